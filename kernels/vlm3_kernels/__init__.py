@@ -1,0 +1,1 @@
+"""Triton kernels of vlm3-recon; each operation has a plain PyTorch reference with the same signature."""

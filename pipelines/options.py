@@ -1,0 +1,108 @@
+"""Options of ``vlm3-recon SCENE --out mesh.ply``: the rooms' own option classes and what joins them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from pipelines.asking import AskOptions
+from pipelines.models import ModelOptions
+from pipelines.workspace import check_output_folder, workspace_beside
+from recon.cameras.intrinsics import CameraOptions
+from recon.capture.options import CaptureOptions
+from recon.errors import BadInputError
+from recon.interop.meshes import check_mesh_path
+from recon.mapping.map import MapOptions
+from recon.surface.options import SurfaceOptions
+from recon.types import Capture
+
+
+@dataclass(frozen=True)
+class Options:
+    """Photos or a video become a metric mesh or point cloud.
+
+    Other commands, each with --help: vlm3-recon query (ask about a photo or a pair), compare (with other results or
+    ground truth), train, bench.
+    """
+
+    scene: Positional[Path]
+    """folder of photos, a workspace with images/, or a video"""
+    out: Path
+    """the result: .ply .obj .stl .glb for meshes, .ply .pcd for clouds"""
+    as_: Annotated[Literal["mesh", "cloud"], arg(name="as")] = "mesh"
+    """what to make"""
+    workspace: Path | None = None
+    """where everything computed is kept (default: a folder beside the result)"""
+    known_distance: Annotated[tuple[str, str, float] | None, arg(metavar="A B METRES")] = None
+    """the distance between the places where photos A and B were taken"""
+    voxel_m: float | None = None
+    """size of the smallest detail of the surface (default: from the photos' resolution)"""
+    target_faces: int | None = None
+    """simplify the mesh to about this many triangles"""
+    overwrite: bool = False
+    """forget what earlier runs computed"""
+    quiet: bool = False
+    """no progress bars, no summary"""
+    verbose: Annotated[bool, arg(aliases=["-v"])] = False
+    """show the log"""
+    models: OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    asking: OmitArgPrefixes[AskOptions] = field(default_factory=AskOptions)
+    cameras: OmitArgPrefixes[CameraOptions] = field(default_factory=CameraOptions)
+    capture: CaptureOptions = field(default_factory=CaptureOptions)
+    mapping: MapOptions = field(default_factory=MapOptions)
+    surface: SurfaceOptions = field(default_factory=SurfaceOptions)
+
+    @property
+    def workspace_folder(self) -> Path:
+        return self.workspace or workspace_beside(self.out)
+
+    @property
+    def surface_options(self) -> SurfaceOptions:
+        """The surface step's options with the ones that have short names put in."""
+        fuse = self.surface.fuse
+        fuse = dataclasses.replace(
+            fuse,
+            voxel_m=fuse.voxel_m if self.voxel_m is None else self.voxel_m,
+            target_faces=fuse.target_faces if self.target_faces is None else self.target_faces,
+        )
+        return dataclasses.replace(self.surface, fuse=fuse, device=self.models.device)
+
+    def check(self) -> None:
+        """Finds what can't work before anything is done.
+
+        Raises:
+            BadInputError: no such scene, a format that can't hold the result, values out of range.
+            OutputError: a folder that can't be written.
+        """
+        if not self.scene.exists():
+            raise BadInputError(f"{self.scene}: does not exist; accepted: a folder of photos or a video file")
+        check_mesh_path(self.out, self.as_)
+        for name in ("voxel_m", "target_faces"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise BadInputError(f"--{name.replace('_', '-')} must be positive, found {value}")
+        if self.known_distance is not None:
+            first, second, metres = self.known_distance
+            if not 0 < metres < float("inf"):
+                raise BadInputError(f"--known-distance must be a positive number of metres, found {metres}")
+            if first == second:
+                raise BadInputError(f"--known-distance needs two different photos, found {first} twice")
+        check_output_folder(self.out.parent, "--out")
+        check_output_folder(self.workspace_folder, "--workspace")
+        if self.workspace_folder.resolve() == self.scene.resolve() and not (self.scene / "images").is_dir():
+            raise BadInputError(f"--workspace {self.workspace}: is the folder of photos itself; name another")
+        if os.path.realpath(self.out) == os.path.realpath(self.scene):
+            raise BadInputError(f"--out {self.out}: is the scene itself; name another file")
+
+    def check_photos(self, capture: Capture) -> None:
+        """The photos of ``--known-distance`` must be there; raises BadInputError naming those that are."""
+        for name in self.known_distance[:2] if self.known_distance else ():
+            if all(view.name != name for view in capture.views):
+                names = [view.name for view in capture.views]
+                shown = ", ".join(names[:8]) + (f" ... ({len(names)} photos)" if len(names) > 8 else "")
+                raise BadInputError(f"--known-distance {name}: no such photo; accepted: {shown}")

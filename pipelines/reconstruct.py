@@ -1,0 +1,300 @@
+"""The whole pipeline: photos in, metric mesh out. Read it from the top: it is the method, step by step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.asking import ask_depths, ask_pairs_for_matches, ask_pairs_for_poses, read_sensors
+from pipelines.models import TaskModel
+from pipelines.options import Options
+from pipelines.progress import Progress, progress_bar
+from pipelines.records import encode, fingerprint
+from pipelines.stages import Stages, code_version
+from pipelines.summary import Summary
+from pipelines.workspace import (
+    Workspace,
+    check_free_space,
+    logging_to,
+    native_output_to,
+    open_workspace,
+    readable_os_errors,
+)
+from recon.cameras.intrinsics import initial_cameras
+from recon.capture.folder import load_mask, load_pixels, load_sensor_depth, read_capture
+from recon.errors import MappingError
+from recon.evidence.depth_kind import settle_depth_kind
+from recon.evidence.features import extract_features, image_ids, match_features
+from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
+from recon.mapping.map import build_map
+from recon.mapping.model import write_model
+from recon.mapping.pairs import choose_pairs
+from recon.mapping.scale import apply_scale, estimate_scale
+from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps, build_mesh
+from recon.surface.store import FolderDepthStore
+from recon.types import Camera, Capture, DepthSamples, Matches, RelativePose, Scene, Task
+
+__all__ = ["Evidence", "Options", "reconstruct", "run"]
+
+
+TASKS: tuple[Task, ...] = ("depth", "match", "pose")
+BYTES_PER_KEYPOINT = 152  # position, affine shape, descriptor
+BYTES_PER_MATCH = 4  # two indices, twice (matched and verified), for a quarter of the keypoints at most
+SPARE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the checkpoints and sensors say about the photos, not yet verified against the map."""
+
+    depths: Sequence[DepthSamples]
+    matches: Sequence[Matches]
+    poses: Sequence[RelativePose]
+
+
+@dataclass(frozen=True)
+class ResultSize:
+    """Vertices (or points) and triangles of the result."""
+
+    vertices: int
+    faces: int
+
+
+def run(options: Options) -> None:
+    """The command: reconstructs and prints what came out. Raises ReconError with one line about what is wrong."""
+    summary = reconstruct(options)
+    if not options.quiet:
+        print(summary.text())
+
+
+def reconstruct(options: Options) -> Summary:
+    """Makes the mesh; what was computed by an earlier, interrupted or different run is used where it still holds.
+
+    Raises:
+        ReconError: nothing could be made; ``summary.json`` in the workspace says how far it came.
+    """
+    options.check()
+    models = {task: TaskModel(options.models, task) for task in TASKS}
+    with (
+        readable_os_errors(),
+        open_workspace(options.workspace_folder, options.overwrite) as workspace,
+        logging_to(workspace.log, options.verbose),
+        native_output_to(workspace.log, options.verbose),
+    ):
+        summary = Summary(str(options.scene), str(options.out), encode(options, []))
+        stages = Stages(workspace, options.quiet)
+        summary.stages = stages.reports
+        try:
+            _reconstruct(options, models, workspace, stages, summary)
+            summary.status = "done"
+        except BaseException as error:
+            summary.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            summary.reason = str(error)
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # a full disk has been reported already
+                summary.write(workspace.summary)
+    return summary
+
+
+def _reconstruct(
+    options: Options, models: Mapping[Task, TaskModel], workspace: Workspace, stages: Stages, summary: Summary
+) -> None:
+    capture = import_photos(stages, options)
+    summary.capture = capture
+    options.check_photos(capture)
+    cameras = initial_cameras(capture, options.cameras)
+    summary.cameras = cameras
+    if len(capture.views) < 2:
+        raise MappingError(f"{options.scene}: found one usable photo; a map takes at least 2 photos that overlap")
+
+    evidence = gather_evidence(stages, options, models, capture, cameras, summary)
+    find_features(stages, options, capture, cameras)
+    scene = make_map(stages, options, capture, cameras, evidence)
+    summary.scene = scene
+    depths, notes = settle_depth_kind(evidence.depths, scene)  # z or along the ray, where the checkpoint does not say
+    evidence = dataclasses.replace(evidence, depths=depths)
+    summary.notices += notes
+    scene = find_scale(stages, options, capture, scene, evidence)
+    summary.scene = scene
+
+    depth = make_depth_maps(stages, options, capture, scene, evidence)
+    size = make_surface(stages, options, depth, scene)
+    summary.vertices, summary.faces = size.vertices, size.faces
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the stages
+
+
+def import_photos(stages: Stages, options: Options) -> Capture:
+    """Upright 8-bit photos in the workspace; a photo that was imported before is not imported again."""
+    with stages.report("photos") as report, progress_bar("photos", "photos", stages.quiet) as progress:
+        capture = read_capture(options.scene, stages.workspace.images, options.capture, progress)
+        report.counts = {"usable": len(capture.views), "left out": len(capture.rejected)}
+        report.rejected = capture.rejected
+    return capture
+
+
+def gather_evidence(
+    stages: Stages,
+    options: Options,
+    models: Mapping[Task, TaskModel],
+    capture: Capture,
+    cameras: Mapping[str, Camera],
+    summary: Summary,
+) -> Evidence:
+    """Asks one checkpoint after the other about every photo and pair, and reads the depth sensors."""
+    pairs = choose_pairs(capture, options.mapping.pairs)
+    depths: list[DepthSamples] = []
+    matches: list[Matches] = []
+    poses: list[RelativePose] = []
+    for task, model in models.items():
+        if not model.offers_task:
+            stages.skip(f"{task} answers", f"checkpoint {model.source!r} answers no {task} questions")
+            continue
+        _notify(summary, model.notice, options.quiet)
+        if task == "depth":
+            depths += ask_depths(stages, model, capture, cameras, options.asking)
+        elif task == "match":
+            matches += ask_pairs_for_matches(stages, model, capture, cameras, pairs, options.asking)
+        else:
+            poses += ask_pairs_for_poses(stages, model, capture, cameras, pairs)
+    if any(view.depth_path is not None for view in capture.views):
+        depths += read_sensors(stages, capture, options.asking)
+    return Evidence(depths, matches, poses)
+
+
+def find_features(stages: Stages, options: Options, capture: Capture, cameras: Mapping[str, Camera]) -> dict[str, int]:
+    """SIFT keypoints of every photo and verified matches of every pair, in a COLMAP database of their own."""
+    database = _feature_database(stages.workspace)
+    pairs = choose_pairs(capture, options.mapping.pairs)
+    features = options.mapping.features
+
+    def compute(progress: Progress) -> dict[str, int]:
+        photo_bytes, pair_bytes = features.max_features * BYTES_PER_KEYPOINT, features.max_features * BYTES_PER_MATCH
+        check_free_space(
+            stages.workspace.root, len(capture.views) * photo_bytes + len(pairs) * pair_bytes + SPARE_BYTES
+        )
+        total = len(capture.views) + len(pairs)
+        found = extract_features(database, capture, cameras, features, lambda done, _: progress(done, total))
+        match_features(database, pairs, features, lambda done, _: progress(len(capture.views) + done, total))
+        return found
+
+    return stages.run(
+        "features", dict[str, int], [_photo_keys(capture), dict(cameras), pairs, features], compute,
+        room="evidence", unit="photos and pairs", outputs=[database], resumable=True,
+        counts=lambda found: {"keypoints": sum(found.values()), "pairs": len(pairs)},
+    )  # fmt: skip
+
+
+def make_map(
+    stages: Stages, options: Options, capture: Capture, cameras: Mapping[str, Camera], evidence: Evidence
+) -> Scene:
+    """Poses and points of as many photos as the evidence allows, in COLMAP's arbitrary unit."""
+    workspace = stages.workspace
+
+    def compute(progress: Progress) -> Scene:
+        check_free_space(workspace.root, 2 * _feature_database(workspace).stat().st_size + SPARE_BYTES)
+        # Checkpoints' matches join a copy, so that the features stay what their stage left.
+        shutil.copyfile(_feature_database(workspace), workspace.database)
+        scene = build_map(workspace.root, capture, cameras, evidence.matches, evidence.poses, options.mapping, progress)
+        shutil.rmtree(workspace.sparse, ignore_errors=True)  # the next stage writes it, in metres
+        return scene
+
+    return stages.run(
+        "map", Scene, [_photo_keys(capture), dict(cameras), evidence.matches, evidence.poses, options.mapping], compute,
+        room="mapping", unit="steps", outputs=[workspace.database], counts=_map_counts,
+    )  # fmt: skip
+
+
+def find_scale(stages: Stages, options: Options, capture: Capture, scene: Scene, evidence: Evidence) -> Scene:
+    """The map in metres, or in its own unit when nothing supports a scale."""
+    workspace = stages.workspace
+
+    def compute(progress: Progress) -> Scene:
+        scale = estimate_scale(scene, evidence.depths, capture, options.known_distance, evidence.poses)
+        scaled = apply_scale(scene, scale)
+        write_model(scaled, workspace.sparse, image_ids(workspace.database))
+        return scaled
+
+    gps = {view.name: view.gps for view in capture.views}
+    return stages.run(
+        "scale", Scene, [scene, evidence.depths, evidence.poses, gps, options.known_distance], compute,
+        room="mapping", outputs=[workspace.sparse],
+        counts=lambda scaled: {"sources": len(scaled.scale.used)},
+    )  # fmt: skip
+
+
+def make_depth_maps(
+    stages: Stages, options: Options, capture: Capture, scene: Scene, evidence: Evidence
+) -> tuple[SurfaceDepth, str]:
+    """Dense depth of every registered photo, and the key of all that it depends on."""
+    surface = dataclasses.replace(options.surface_options, fuse=type(options.surface.fuse)())  # fusing comes later
+    key = fingerprint(code_version("surface"), _photo_keys(capture), scene, evidence.depths, surface)[:20]
+    folder = stages.workspace.dense / key
+    photos = Photos(
+        pixels=lambda name: load_pixels(capture.view(name)),
+        sensor_depth=lambda name: load_sensor_depth(capture.view(name)),
+        mask=lambda name: load_mask(capture.view(name)),
+    )
+    with stages.report("dense depth") as report, progress_bar("dense depth", "steps", stages.quiet) as progress:
+        for other in stages.workspace.dense.glob("*"):
+            if other != folder:
+                shutil.rmtree(other)  # maps of earlier settings
+        depth = build_depth_maps(scene, photos, evidence.depths, surface, FolderDepthStore(folder), progress)
+        report.counts = {"depth maps": len(depth.depth_maps)}
+        report.rejected = depth.rejected
+    return depth, key
+
+
+def make_surface(stages: Stages, options: Options, depth: tuple[SurfaceDepth, str], scene: Scene) -> ResultSize:
+    """The mesh or cloud, written to where the user wants it."""
+    maps, key = depth
+    fuse = options.surface_options.fuse
+    axes: WorldAxes = "enu" if scene.georeference is not None else "opencv"
+
+    def compute(progress: Progress) -> ResultSize:
+        if options.as_ == "cloud":
+            cloud = build_cloud(maps.depth_maps, fuse, progress)
+            write_cloud(cloud, options.out)
+            return ResultSize(len(cloud.points_world_m), 0)
+        mesh = build_mesh(maps.depth_maps, fuse, progress)
+        write_mesh(mesh, options.out, axes)
+        return ResultSize(len(mesh.vertices_world_m), len(mesh.faces))
+
+    return stages.run(
+        options.as_, ResultSize, [key, fuse, str(options.out), axes], compute,
+        room="interop", unit="depth maps", outputs=[options.out.absolute()],
+        counts=lambda size: {"vertices": size.vertices, "faces": size.faces},
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# small parts
+
+
+def _notify(summary: Summary, notice: str, quiet: bool) -> None:
+    """Tells the user once, and keeps it in the summary."""
+    if notice and notice not in summary.notices:
+        summary.notices.append(notice)
+        if not quiet:
+            print(f"note: {notice}", file=sys.stderr)
+
+
+def _feature_database(workspace: Workspace) -> Path:
+    return workspace.stages / "features.db"
+
+
+def _photo_keys(capture: Capture) -> list[tuple[object, ...]]:
+    """What features, maps and depth depend on in each photo; masks and sensor depth by their content."""
+    return [(v.name, v.content_hash, v.camera_key, v.camera, v.mask_path, v.depth_path) for v in capture.views]
+
+
+def _map_counts(scene: Scene) -> dict[str, int | float]:
+    return {"registered": len(scene.views), "points": len(scene.points_world)}

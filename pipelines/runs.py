@@ -1,0 +1,75 @@
+"""A finished run, opened again: its map with all observations, its photos, its surface."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.records import decode
+from pipelines.workspace import Workspace
+from recon.capture.records import read_record
+from recon.errors import BadInputError
+from recon.interop.clouds import ply_header
+from recon.interop.run import find_workspace, output_of, read_summary
+from recon.types import GpsFix, Scene
+
+
+@dataclass(frozen=True)
+class Run:
+    """``scene`` is the map in metres where its scale is known; ``output`` the mesh or cloud (None when not there)."""
+
+    workspace: Workspace
+    scene: Scene
+    summary: dict[str, Any]
+    output: Path | None
+
+    @property
+    def output_is_mesh(self) -> bool:
+        """Whether the output has triangles."""
+        if self.output is None or self.output.suffix.lower() == ".pcd":
+            return False
+        return self.output.suffix.lower() != ".ply" or ply_header(self.output).faces > 0
+
+    def gps(self) -> dict[str, GpsFix]:
+        """GPS fixes of the photos, by name."""
+        records = [read_record(path) for path in sorted((self.workspace.root / "imports").glob("*.json"))]
+        return {record.name: record.gps for record in records if record is not None and record.gps is not None}
+
+
+def open_run(path: Path) -> Run:
+    """The run whose workspace or result lies at ``path``.
+
+    Raises:
+        BadInputError: there is none, or it has no map yet.
+    """
+    if not path.exists():
+        raise BadInputError(f"{path}: does not exist; accepted: a workspace, or the mesh beside it")
+    folder = find_workspace(path)
+    if folder is None:
+        raise BadInputError(f"{path}: no workspace with a map; accepted: a workspace, or the mesh beside it")
+    workspace = Workspace(folder.absolute())
+    summary = read_summary(folder)
+    given = path if path.is_file() else None
+    return Run(workspace, read_scene(workspace), summary, given or output_of(folder, summary))
+
+
+def read_scene(workspace: Workspace) -> Scene:
+    """The map that the scale stage stored.
+
+    Raises:
+        BadInputError: it's missing or damaged.
+    """
+    path = workspace.stages / "scale.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            record = json.loads(bytes(file["record"]).decode())
+            arrays = [file[f"a{i}"] for i in range(len(file.files) - 1)]
+        scene, _ = decode(tuple[Scene, dict[str, int]], record["value"], arrays, workspace.root)
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{path}: missing or damaged ({error}); run the reconstruction again") from error
+    return scene

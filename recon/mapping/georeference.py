@@ -1,0 +1,168 @@
+"""From GPS fixes to local metres: an east-north-up frame at the capture (WGS 84)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.types import Capture, GpsFix, Scene
+
+_SEMI_MAJOR_M = 6378137.0
+_FLATTENING = 1 / 298.257223563
+_DEFAULT_ACCURACY_M = 5.0  # of a phone or consumer drone under open sky
+
+
+@dataclass(frozen=True)
+class GpsPositions:
+    """Positions in a local frame: ``enu_m`` [N, 3] (NaN rows without a fix), ``sigma_m`` [N, 3] standard deviations,
+    ``origin`` (latitude_deg, longitude_deg, altitude_m) of the frame.
+    """
+
+    enu_m: NDArray[np.float64]
+    sigma_m: NDArray[np.float64]
+    origin: tuple[float, float, float]
+
+
+def enu_positions(fixes: Sequence[GpsFix | None]) -> GpsPositions | None:
+    """East-north-up metres of the fixes, origin at the first one; None when no photo has a fix.
+
+    A missing altitude becomes the origin's with a spread that says so. Vertical GPS errors are taken as twice the
+    horizontal ones.
+    """
+    first = next((fix for fix in fixes if fix is not None), None)
+    if first is None:
+        return None
+    altitudes = [fix.altitude_m for fix in fixes if fix is not None and fix.altitude_m is not None]
+    ground = float(np.median(altitudes)) if altitudes else 0.0
+    altitude_m = first.altitude_m if first.altitude_m is not None else ground
+    origin = (float(first.latitude_deg), float(first.longitude_deg), float(altitude_m))
+    centre = _ecef(*origin)
+    enu_from_ecef = _enu_axes(origin[0], origin[1])
+    enu = np.full((len(fixes), 3), np.nan)
+    sigma = np.full((len(fixes), 3), np.nan)
+    for i, fix in enumerate(fixes):
+        if fix is None:
+            continue
+        altitude = fix.altitude_m if fix.altitude_m is not None else origin[2]
+        enu[i] = enu_from_ecef @ (_ecef(fix.latitude_deg, fix.longitude_deg, altitude) - centre)
+        horizontal = fix.accuracy_m if fix.accuracy_m is not None and fix.accuracy_m > 0 else _DEFAULT_ACCURACY_M
+        sigma[i] = horizontal, horizontal, 2 * horizontal if fix.altitude_m is not None else 1000.0
+    return GpsPositions(enu, sigma, origin)
+
+
+def _ecef(latitude_deg: float, longitude_deg: float, altitude_m: float) -> NDArray[np.float64]:
+    latitude, longitude = np.radians(latitude_deg), np.radians(longitude_deg)
+    e2 = _FLATTENING * (2 - _FLATTENING)
+    n = _SEMI_MAJOR_M / np.sqrt(1 - e2 * np.sin(latitude) ** 2)
+    return np.array(
+        [
+            (n + altitude_m) * np.cos(latitude) * np.cos(longitude),
+            (n + altitude_m) * np.cos(latitude) * np.sin(longitude),
+            (n * (1 - e2) + altitude_m) * np.sin(latitude),
+        ]
+    )
+
+
+def _enu_axes(latitude_deg: float, longitude_deg: float) -> NDArray[np.float64]:
+    """Rotation ``enu_from_ecef``, [3, 3]."""
+    lat, lon = np.radians(latitude_deg), np.radians(longitude_deg)
+    return np.array(
+        [
+            [-np.sin(lon), np.cos(lon), 0.0],
+            [-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)],
+            [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)],
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class GpsFit:
+    """``enu = scale * rotation @ world + translation`` in metres; ``residual_m`` rms per axis; ``spread_m`` [3]
+    rms extents of the used GPS positions along their principal axes.
+    """
+
+    scale: float
+    rotation: NDArray[np.float64]
+    translation: NDArray[np.float64]
+    log_scale_sigma: float
+    residual_m: float
+    spread_m: NDArray[np.float64]
+    num_used: int
+
+
+def fit_similarity(centres: NDArray[np.float64], gps: GpsPositions) -> GpsFit | None:
+    """Robust similarity from camera centres [N, 3] to GPS positions; None below 3 fixes or without any extent.
+
+    Gauss-Markov spread of the scale: sigma / sqrt(sum of squared distances from the mean). Sigma is the residuals', but
+    at least a tenth of the stated accuracy: errors of fixes seconds apart are alike, which residuals do not show.
+    """
+    known = np.isfinite(gps.enu_m).all(axis=1)
+    if known.sum() < 3:
+        return None
+    source, target, stated = centres[known], gps.enu_m[known], gps.sigma_m[known]
+    weight = np.ones(len(source))
+    for _ in range(20):  # iteratively reweighted (Cauchy): single wrong fixes lose their pull
+        fit = _weighted_umeyama(source, target, weight)
+        if fit is None:
+            return None
+        scale, rotation, translation = fit
+        error = np.linalg.norm(scale * source @ rotation.T + translation - target, axis=1)
+        reach = max(1.4826 * float(np.median(error)), 0.1 * float(np.median(stated[:, 0])))
+        weight = 1.0 / (1.0 + (error / (2.0 * reach)) ** 2)
+    used = error < 4 * reach
+    degrees = max(3 * int(used.sum()) - 7, 1)
+    residual = float(np.sqrt((error[used] ** 2).sum() / degrees))
+    sigma = max(residual, 0.1 * float(np.median(stated[:, 0]))) * (1 + 4 / degrees)
+    centred = target[used] - target[used].mean(axis=0)
+    extent = float(np.sqrt((centred**2).sum()))
+    if extent <= 0:
+        return None
+    spread = np.linalg.svd(centred, compute_uv=False) / np.sqrt(len(centred))
+    spread = np.pad(spread, (0, 3 - len(spread)))
+    return GpsFit(scale, rotation, translation, sigma / extent, residual, spread, int(used.sum()))
+
+
+def georeference(scene: Scene, capture: Capture) -> Scene:
+    """The scene turned and shifted into east-north-up metres; unchanged where GPS does not determine that.
+
+    The scene must be metric already: its scale stays. A straight track leaves the turn about itself open, and a track
+    not much longer than the GPS error leaves everything open; both come back unchanged.
+    """
+    fixes = {view.name: view.gps for view in capture.views}
+    gps = enu_positions([fixes.get(view.name) for view in scene.views])
+    if gps is None or not scene.scale.is_known:
+        return scene
+    centres = np.array([view.centre_world for view in scene.views])
+    fit = fit_similarity(centres, gps)
+    if fit is None or fit.spread_m[1] < 3 * max(fit.residual_m, 0.05):
+        return scene
+    known = np.isfinite(gps.enu_m).all(axis=1)
+    shift = np.median(gps.enu_m[known] - centres[known] @ fit.rotation.T, axis=0)
+    views = []
+    for view in scene.views:
+        rotation = view.cam_from_world[:, :3] @ fit.rotation.T  # cam_from_enu
+        translation = view.cam_from_world[:, 3] - rotation @ shift
+        views.append(dataclasses.replace(view, cam_from_world=np.column_stack([rotation, translation])))
+    points = scene.points_world @ fit.rotation.T + shift
+    return dataclasses.replace(scene, views=tuple(views), points_world=points, georeference=gps.origin)
+
+
+def _weighted_umeyama(
+    source: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]] | None:
+    """Weighted similarity ``target = s R source + t`` (Umeyama, PAMI 1991); None when the source has no extent."""
+    w = weight / weight.sum()
+    mean_s, mean_t = w @ source, w @ target
+    a, b = source - mean_s, target - mean_t
+    variance = float(w @ (a**2).sum(axis=1))
+    if variance <= 1e-18:
+        return None
+    u, singular, vt = np.linalg.svd((b * w[:, None]).T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
+    rotation = (u * sign) @ vt
+    scale = float((singular * sign).sum() / variance)
+    return (scale, rotation, mean_t - scale * rotation @ mean_s) if scale > 0 else None

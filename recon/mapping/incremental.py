@@ -1,0 +1,259 @@
+"""COLMAP's mappers, tried from strict to lenient until all photos are in, and the merging of separate models."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from recon.mapping.model import MapModel, from_reconstruction
+
+_log = logging.getLogger(__name__)
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MapperOptions:
+    """How COLMAP's mappers are run.
+
+    Attributes:
+        min_registration_inliers: verified matches to map points that a photo needs to be registered (lenient tries).
+        focal_factors: other focal lengths tried, as multiples of a focal length that is only a guess, when photos stay
+            out.
+        try_global: also run the global mapper when photos stay out.
+        num_threads: threads of the mappers; 1 makes every run the same to the last bit.
+        seed: of all random choices.
+    """
+
+    min_registration_inliers: int = 15
+    focal_factors: tuple[float, ...] = (0.6, 2.0, 4.0)
+    try_global: bool = True
+    num_threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of a mapper: its name, and the models it found, largest first."""
+
+    name: str
+    models: tuple[pycolmap.Reconstruction, ...]
+
+    @property
+    def num_registered(self) -> int:
+        return self.models[0].num_reg_images() if self.models else 0
+
+    @property
+    def merit(self) -> tuple[int, int]:
+        """Registered photos of the largest model, then its observations."""
+        return self.num_registered, (self.models[0].compute_num_observations() if self.models else 0)
+
+
+def run_mappers(
+    database_path: Path,
+    images_dir: Path,
+    options: MapperOptions | None = None,
+    given: frozenset[str] = frozenset(),
+) -> tuple[MapModel | None, list[str]]:
+    """The best model that COLMAP's mappers find, and a line about each attempt; None when they find none.
+
+    ``given`` names the photos whose intrinsics are known: they stay as they are in the database.
+    Attempts stop at the first that registers every photo that has verified matches.
+    """
+    options = options or MapperOptions()
+    with pycolmap.Database.open(database_path) as database:
+        num_photos = database.num_images()
+        num_pairs = database.num_verified_image_pairs()
+        guessed = all(not camera.has_prior_focal_length for camera in database.read_all_cameras())
+        constant = {image.camera_id for image in database.read_all_images() if image.name in given}
+    log: list[str] = []
+    if num_pairs == 0:
+        return None, ["no pair of photos has verified matches"]
+    best = Attempt("none", ())
+    for step in _plan(options, guessed):
+        if best.num_registered == num_photos:
+            break
+        if step.with_best_cameras and best.num_registered < 3:
+            continue
+        cameras = {}
+        if step.with_best_cameras:
+            cameras = {i: np.array(camera.params) for i, camera in best.models[0].cameras.items()}
+        attempt = _attempt(database_path, images_dir, options, step, cameras, constant)
+        sizes = ", ".join(str(model.num_reg_images()) for model in attempt.models) or "none"
+        log.append(f"{step.name}: models of {sizes} of {num_photos} photos")
+        _log.info("%s", log[-1])
+        if attempt.merit > best.merit:
+            best = attempt
+    if not best.models:
+        return None, log
+    merged = best.models[0]
+    joined = [other.num_reg_images() for other in best.models[1:] if _merge(merged, other, database_path)]
+    if joined:
+        log.append(f"{best.name}: joined models of {', '.join(map(str, joined))} photos")
+        merged = _bundle(merged, options)
+    merged.extract_colors_for_all_images(images_dir, num_threads=options.num_threads)
+    return from_reconstruction(merged), log
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    factor: float = 1.0  # of guessed focal lengths
+    lenient: bool = False
+    use_global: bool = False
+    with_best_cameras: bool = False  # start with the cameras that the best model so far has found
+
+
+def _plan(options: MapperOptions, guessed: bool) -> Iterator[_Step]:
+    yield _Step("incremental")
+    if guessed:
+        # A telephoto lens and a wide lens are both far from the guess, and a wrong focal length starts wrong models;
+        # a small model that starts well tells the focal length for all.
+        for factor in options.focal_factors:
+            yield _Step(f"incremental, focal x{factor:g}", factor)
+        yield _Step("incremental, cameras of the best model", with_best_cameras=True)
+    yield _Step("incremental, lenient", lenient=True)
+    if guessed:
+        yield _Step("incremental, lenient, cameras of the best model", lenient=True, with_best_cameras=True)
+    if options.try_global:
+        yield _Step("global", use_global=True, with_best_cameras=guessed)
+
+
+def _attempt(
+    database_path: Path,
+    images_dir: Path,
+    options: MapperOptions,
+    step: _Step,
+    cameras: Mapping[int, Float64Array],
+    constant: set[int],
+) -> Attempt:
+    with _refocused(database_path, step.factor, cameras) as database, tempfile.TemporaryDirectory() as output:
+        if step.use_global:
+            settings = pycolmap.GlobalPipelineOptions()
+            settings.num_threads = options.num_threads
+            settings.random_seed = options.seed
+            settings.mapper.random_seed = options.seed
+            settings.mapper.num_threads = options.num_threads
+            settings.mapper.global_positioning.use_gpu = False
+            settings.mapper.bundle_adjustment.ceres.use_gpu = False
+            models = pycolmap.global_mapping(database, images_dir, output, settings)
+        else:
+            models = pycolmap.incremental_mapping(
+                database, images_dir, output, _incremental(options, step.lenient, constant)
+            )
+    ordered = sorted(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True)
+    return Attempt(step.name, tuple(m for m in ordered if m.num_reg_images() >= 2 and m.num_points3D() > 0))
+
+
+def _incremental(options: MapperOptions, lenient: bool, constant: set[int]) -> pycolmap.IncrementalPipelineOptions:
+    settings = pycolmap.IncrementalPipelineOptions()
+    settings.constant_cameras = settings.mapper.constant_cameras = constant
+    settings.num_threads = options.num_threads
+    settings.random_seed = options.seed
+    settings.mapper.random_seed = options.seed
+    settings.triangulation.random_seed = options.seed
+    settings.min_model_size = 2
+    settings.extract_colors = False
+    # Its 6-point RANSAC takes minutes on a photo with wrong matches, and seldom places one that the others do not.
+    settings.structure_less_registration_fallback = False
+    settings.max_num_models = 10
+    settings.init_num_trials = 50
+    if lenient:
+        settings.mapper.init_min_num_inliers = 30
+        settings.mapper.init_min_tri_angle = 4.0
+        settings.mapper.abs_pose_min_num_inliers = options.min_registration_inliers
+        settings.mapper.abs_pose_min_inlier_ratio = 0.15
+        settings.mapper.max_reg_trials = 6
+    return settings
+
+
+@contextmanager
+def _refocused(database_path: Path, factor: float, cameras: Mapping[int, Float64Array]) -> Iterator[Path]:
+    """The database, or a copy with the given parameters, or with every guessed focal length times ``factor``."""
+    if factor == 1.0 and not cameras:
+        yield database_path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(database_path, Path(folder) / "database.db"))
+        with pycolmap.Database.open(copy) as database:
+            for camera in database.read_all_cameras():
+                if camera.has_prior_focal_length:
+                    continue
+                params = np.array(camera.params)
+                params[camera.focal_length_idxs()] *= factor
+                if camera.camera_id in cameras:
+                    params = cameras[camera.camera_id]
+                camera.params = params
+                database.update_camera(camera)
+        yield copy
+
+
+def _bundle(reconstruction: pycolmap.Reconstruction, options: MapperOptions) -> pycolmap.Reconstruction:
+    settings = pycolmap.BundleAdjustmentOptions()
+    settings.print_summary = False
+    settings.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    settings.ceres.solver_options.num_threads = options.num_threads
+    bundle_with_colmap(reconstruction, settings)
+    return reconstruction
+
+
+def bundle_with_colmap(reconstruction: pycolmap.Reconstruction, settings: pycolmap.BundleAdjustmentOptions) -> None:
+    """pycolmap's adjustment of all images (its ``bundle_adjustment`` does the same, but turns its logging back on)."""
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in reconstruction.reg_image_ids():
+        config.add_image(image_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(settings, config, reconstruction).solve()
+    reconstruction.update_point_3d_errors()
+
+
+def _merge(target: pycolmap.Reconstruction, other: pycolmap.Reconstruction, database_path: Path) -> bool:
+    """Joins ``other`` into ``target`` by 3D points whose keypoints are verified matches of one another.
+
+    The similarity between the models needs 12 agreeing points (RANSAC, 2 % of the other model's depth). Only photos
+    that ``target`` lacks are added. Returns whether it was done.
+    """
+    mine, theirs = set(target.reg_image_ids()), set(other.reg_image_ids())
+    source, goal = [], []
+    with pycolmap.Database.open(database_path) as database:
+        pair_ids, geometries = database.read_two_view_geometries()
+    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+        a, b = pycolmap.pair_id_to_image_pair(pair_id)
+        for i, j, links in ((a, b, geometry.inlier_matches), (b, a, geometry.inlier_matches[:, ::-1])):
+            if i not in mine or j not in theirs:
+                continue
+            first, second = target.image(i).points2D, other.image(j).points2D
+            for k, l in links:
+                if first[k].has_point3D() and second[l].has_point3D():
+                    goal.append(target.point3D(first[k].point3D_id).xyz)
+                    source.append(other.point3D(second[l].point3D_id).xyz)
+    if len(source) < 12:
+        return False
+    points = np.array(goal)
+    options = pycolmap.RANSACOptions()
+    options.random_seed = 0
+    options.max_error = 0.02 * float(np.median(np.linalg.norm(points - points.mean(axis=0), axis=1)) + 1e-9) * 5
+    fit = pycolmap.estimate_sim3d_robust(np.array(source), points, options)
+    if fit is None or int(np.sum(fit["inlier_mask"])) < 12:
+        return False
+    other.transform(fit["tgt_from_src"])
+    for image_id in sorted(theirs - mine):
+        image = target.image(image_id)
+        pose = other.image(image_id).cam_from_world()
+        target.frame(image.frame_id).set_cam_from_world(image.camera_id, pose)
+        target.register_frame(image.frame_id)
+    added = theirs - mine
+    for point in other.points3D.values():
+        elements = [e for e in point.track.elements if e.image_id in added]
+        if len(elements) >= 2:
+            target.add_point3D(point.xyz, pycolmap.Track(elements), point.color)
+    return bool(added)

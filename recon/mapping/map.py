@@ -1,0 +1,209 @@
+"""The map of a capture: from photos (and what else is known about them) to poses, points and reasons.
+
+Features, pairs and verified matches go into COLMAP's database; COLMAP's mappers, or for RGB-D captures our own mapper,
+make the first model; one adjustment with all evidence refines it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import MappingError
+from recon.evidence.features import (
+    FeatureOptions,
+    add_matches,
+    extract_features,
+    image_ids,
+    match_features,
+    verified_counts,
+)
+from recon.mapping.bundle import BundleOptions, adjust
+from recon.mapping.factors import PoseFactors
+from recon.mapping.incremental import MapperOptions, run_mappers
+from recon.mapping.model import MapModel, drop_views, to_scene, write_model
+from recon.mapping.pairs import PairOptions, choose_pairs
+from recon.mapping.refine import RefineOptions, refine
+from recon.mapping.rgbd import RgbdOptions, map_with_depth
+from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
+
+_log = logging.getLogger(__name__)
+
+_MIN_OBSERVATIONS = 10  # of a registered photo: fewer do not hold its six unknowns
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Options of every step of mapping."""
+
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    pairs: PairOptions = field(default_factory=PairOptions)
+    mapper: MapperOptions = field(default_factory=MapperOptions)
+    rgbd: RgbdOptions = field(default_factory=RgbdOptions)
+    refine: RefineOptions = field(default_factory=RefineOptions)
+
+
+def build_map(
+    workspace: Path,
+    capture: Capture,
+    cameras: Mapping[str, Camera],
+    matches: Sequence[Matches] = (),
+    relative_poses: Sequence[RelativePose] = (),
+    options: MapOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scene:
+    """Recovers poses and points of as many photos as the evidence allows.
+
+    Reads ``workspace/images``, writes ``workspace/database.db`` and ``workspace/sparse/0``. What the database holds
+    already is not computed again. The scene's unit is arbitrary (``scale`` unknown) except that RGB-D captures come
+    out in sensor metres, which ``estimate_scale`` then confirms.
+
+    Args:
+        workspace: folder in COLMAP's layout.
+        capture: the photos.
+        cameras: initial intrinsics by photo name.
+        matches: a checkpoint's matches, not yet verified.
+        relative_poses: a checkpoint's relative poses; those that are trusted and agree with the map hold it together.
+        options: of every step.
+        progress: called with (steps done, steps).
+
+    Raises:
+        MappingError: fewer than two photos can be placed, with the reason.
+    """
+    options = options or MapOptions()
+    report = progress or (lambda done, total: None)
+    if len(capture.views) < 2:
+        found = "no photo" if not capture.views else "one photo"
+        raise MappingError(f"{workspace / 'images'}: found {found}; a map takes at least 2 photos that overlap")
+    database_path, images_dir = workspace / "database.db", workspace / "images"
+    counts = extract_features(database_path, capture, cameras, options.features)
+    report(1, 4)
+    match_features(database_path, choose_pairs(capture, options.pairs), options.features)
+    if matches:
+        add_matches(database_path, matches, options.features)
+    report(2, 4)
+    model, log = _first_model(database_path, images_dir, capture, cameras, options)
+    report(3, 4)
+    if model is None:
+        reasons = _reasons(database_path, capture, counts, set(), options)
+        detail = "; ".join(f"{r.name}: {r.reason}" for r in reasons[:3])
+        raise MappingError(
+            f"no two photos could be placed ({'; '.join(log)}); {detail}; photos must overlap, show texture and be "
+            "taken from different places"
+        )
+    given = all(view.camera is not None for view in capture.views)
+
+    def adjusted(current: MapModel) -> tuple[MapModel, NDArray[np.float64]]:
+        if np.isfinite(current.observations.depth).any():  # RGB-D: the depth maps have placed the photos
+            return current, adjust(current.state, current.observations, BundleOptions(max_iterations=0)).errors_px
+        factors = _trusted_factors(relative_poses, current)
+        return refine(current, options.refine, pose_factors=factors, constant_intrinsics=given)
+
+    model, errors = adjusted(model)
+    weak = [n for n, count in zip(model.names, model.observations_per_view()) if count < _MIN_OBSERVATIONS]
+    if weak and len(weak) <= len(model.names) - 2:
+        model = drop_views(model, weak)
+        model, errors = adjusted(model)
+    unregistered = _reasons(database_path, capture, counts, set(model.names), options)
+    scene = to_scene(model, errors, unregistered)
+    write_model(scene, workspace / "sparse" / "0", image_ids(database_path))
+    report(4, 4)
+    return scene
+
+
+def _first_model(
+    database_path: Path, images_dir: Path, capture: Capture, cameras: Mapping[str, Camera], options: MapOptions
+) -> tuple[MapModel | None, list[str]]:
+    """The better of COLMAP's model and, where the photos have sensor depth, the model made with it."""
+    given = frozenset(view.name for view in capture.views if view.camera is not None)
+    model, log = run_mappers(database_path, images_dir, options.mapper, given)
+    if model is not None:  # COLMAP's global mapper and its merging know no constant cameras
+        state = model.state
+        known = tuple(
+            next((cameras[n] for n, c in zip(model.names, state.camera_of_view) if c == k and n in given), camera)
+            for k, camera in enumerate(state.cameras)
+        )
+        model = dataclasses.replace(model, state=dataclasses.replace(state, cameras=known))
+    with_depth = sum(view.depth_path is not None for view in capture.views)
+    if with_depth >= 2:
+        start = dict(cameras)
+        if model is not None and model.num_registered >= 0.5 * len(capture.views):
+            start |= {
+                name: model.state.cameras[model.state.camera_of_view[i]]
+                for i, name in enumerate(model.names)
+                if cameras[name].focal_source == "prior"
+            }
+        rgbd = map_with_depth(database_path, capture, start, options.rgbd)
+        if rgbd is not None:
+            log.append(f"with sensor depth: {rgbd.num_registered} of {len(capture.views)} photos")
+            if model is None or rgbd.num_registered >= model.num_registered:
+                model = rgbd
+    return model, log
+
+
+def _trusted_factors(relative_poses: Sequence[RelativePose], model: MapModel) -> PoseFactors | None:
+    """Factors of the trusted relative poses that agree with the first map within three of their sigmas.
+
+    Their distances are left out: the map has no metric unit yet (distances vote for the scale).
+    """
+    index = {name: i for i, name in enumerate(model.names)}
+    candidates = [p for p in relative_poses if p.trusted and p.name1 in index and p.name2 in index]
+    if not candidates:
+        return None
+    factors = PoseFactors(
+        view1=np.array([index[p.name1] for p in candidates]),
+        view2=np.array([index[p.name2] for p in candidates]),
+        rotation=np.array([p.rotation_cam1_from_cam2 for p in candidates]),
+        direction=np.array([p.direction1 for p in candidates]),
+        distance=np.full(len(candidates), np.nan),
+        rotation_sigma=np.radians([p.rotation_sigma_deg for p in candidates]),
+        direction_sigma=np.radians([p.direction_sigma_deg for p in candidates]),
+        distance_sigma=np.array([p.distance_log_sigma for p in candidates]),
+    )
+    residual = factors.residuals(model.state.poses)[0]
+    agrees = (np.linalg.norm(residual[:, :3], axis=1) < 3.0) & (np.linalg.norm(residual[:, 3:6], axis=1) < 3.0)
+    if not agrees.any():
+        return None
+    _log.info("%d of %d relative poses agree with the map", int(agrees.sum()), len(candidates))
+    return PoseFactors(**{name: getattr(factors, name)[agrees] for name in PoseFactors.__dataclass_fields__})
+
+
+def _reasons(
+    database_path: Path, capture: Capture, counts: Mapping[str, int], registered: set[str], options: MapOptions
+) -> list[Rejected]:
+    """Why each photo outside ``registered`` is not in the map."""
+    verified = verified_counts(database_path)
+    need = options.mapper.min_registration_inliers
+    result = []
+    for view in capture.views:
+        if view.name in registered:
+            continue
+        mine = {pair: n for pair, n in verified.items() if view.name in pair}
+        others = {a if b == view.name else b for a, b in mine}
+        inside = others & registered
+        best = max(mine.values(), default=0)
+        twin = next(
+            (v.name for v in capture.views if v.content_hash == view.content_hash and v.name != view.name), None
+        )
+        if twin is not None:
+            reason = f"its pixels equal those of {twin}: no baseline between them"
+        elif counts[view.name] < options.features.min_inliers:
+            reason = f"only {counts[view.name]} keypoints found: blurred, empty or masked"
+        elif not mine:
+            reason = "no verified matches with any other photo"
+        elif registered and not inside:
+            reason = f"matches only {len(others)} photos that are not in the map themselves (at most {best} matches)"
+        else:
+            with_map = sum(n for pair, n in mine.items() if set(pair) & inside) if inside else sum(mine.values())
+            reason = (
+                f"{with_map} verified matches with {len(inside or others)} photos (at most {best} with one), too few "
+                f"or too contradictory to place it (needs {need} that agree with map points)"
+            )
+        result.append(Rejected(view.name, reason))
+    return result

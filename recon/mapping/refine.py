@@ -1,0 +1,125 @@
+"""The last adjustment of a map, and the decision how much of the lens the data can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from recon.mapping.bundle import BundleOptions, BundleResult, BundleState, adjust
+from recon.mapping.factors import PoseFactors, PositionFactors
+from recon.mapping.incremental import bundle_with_colmap
+from recon.mapping.model import MapModel, prune, to_reconstruction
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Limits of the last adjustment.
+
+    Attributes:
+        max_error_px: observations with larger reprojection errors are dropped between rounds.
+        rounds: adjustments after dropping.
+        principal_point: ``auto`` refines it where the data support it, ``fixed`` never, ``free`` always.
+        max_principal_sigma: ``auto``: largest standard deviation of the principal point, as a fraction of the longer
+            side, at which it counts as supported by the data.
+        max_observations: larger maps keep the principal point fixed.
+        num_threads: threads of pycolmap's adjuster; 1 makes runs repeat to the last bit.
+    """
+
+    max_error_px: float = 4.0
+    rounds: int = 1
+    principal_point: str = "auto"
+    max_principal_sigma: float = 0.002
+    max_observations: int = 400_000
+    num_threads: int = 1
+
+
+def refine(
+    model: MapModel,
+    options: RefineOptions | None = None,
+    pose_factors: PoseFactors | None = None,
+    position_factors: PositionFactors | None = None,
+    constant_intrinsics: bool = False,
+) -> tuple[MapModel, NDArray[np.float64]]:
+    """Adjusts the map with all evidence; returns it with the reprojection errors [M] of its observations in pixels."""
+    options = options or RefineOptions()
+    with_extras = (
+        pose_factors is not None or position_factors is not None or bool(np.isfinite(model.observations.depth).any())
+    )
+    bundle = BundleOptions(refine_focal=not constant_intrinsics, refine_distortion=not constant_intrinsics)
+
+    def run(current: MapModel, settings: BundleOptions) -> BundleResult:
+        if with_extras:
+            return adjust(current.state, current.observations, settings, pose_factors, position_factors)
+        return _colmap_adjust(current, settings, options.num_threads)
+
+    result = run(model, bundle)
+    for _ in range(options.rounds):
+        model = dataclasses.replace(model, state=result.state)
+        keep = result.errors_px <= options.max_error_px
+        model = prune(model, keep)
+        errors = result.errors_px[np.isfinite(result.errors_px)]
+        noise_px = float(np.median(errors)) / 1.1774  # of one coordinate, from the median of a Rayleigh distribution
+        bundle = dataclasses.replace(bundle, pixel_sigma=max(noise_px, 0.05))
+        result = run(model, bundle)
+    small = len(model.observations.view) <= options.max_observations
+    if options.principal_point != "fixed" and not constant_intrinsics and small:
+        free = run(
+            dataclasses.replace(model, state=result.state), dataclasses.replace(bundle, refine_principal_point=True)
+        )
+        if options.principal_point == "free" or _is_supported(free, result, options):
+            result = free
+    model = dataclasses.replace(model, state=result.state)
+    keep = result.errors_px <= options.max_error_px
+    alive = np.bincount(model.observations.point[keep], minlength=len(model.state.points)) >= 2
+    return prune(model, keep), result.errors_px[keep & alive[model.observations.point]]
+
+
+def _is_supported(free: BundleResult, fixed: BundleResult, options: RefineOptions) -> bool:
+    """Whether a free principal point is well determined for every camera and lowers the cost clearly.
+
+    Photos that look at one plane or never turn about the optical axis do not tell the principal point from a small
+    rotation; its posterior spread then stays near the prior's, and it is left at the centre.
+    """
+    for camera, sigma in zip(free.state.cameras, free.intrinsics_sigma, strict=True):
+        first = 1 if len(camera.params) - len(camera.distortion) == 3 else 2
+        spread = float(sigma[first : first + 2].max()) / max(camera.width_px, camera.height_px)
+        _log.info("principal point spread %.2e of the longer side, cost %.1f -> %.1f", spread, fixed.cost, free.cost)
+        if spread > options.max_principal_sigma:
+            return False
+    return free.cost < fixed.cost - 20.0
+
+
+def _colmap_adjust(model: MapModel, bundle: BundleOptions, num_threads: int) -> BundleResult:
+    """Photos alone: pycolmap's adjuster, and our normal equations once at its optimum for spreads and errors."""
+    reconstruction = to_reconstruction(model)
+    settings = pycolmap.BundleAdjustmentOptions()
+    settings.print_summary = False
+    settings.refine_focal_length = bundle.refine_focal
+    settings.refine_extra_params = bundle.refine_distortion
+    settings.refine_principal_point = bundle.refine_principal_point
+    settings.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    settings.ceres.loss_function_scale = bundle.loss_scale * bundle.pixel_sigma
+    settings.ceres.solver_options.num_threads = num_threads
+    settings.ceres.solver_options.function_tolerance = 1e-7
+    bundle_with_colmap(reconstruction, settings)
+    state = BundleState(
+        poses=np.array([reconstruction.image(i + 1).cam_from_world().matrix() for i in range(len(model.names))]),
+        cameras=tuple(
+            dataclasses.replace(
+                camera,
+                params=tuple(float(p) for p in reconstruction.camera(i).params),
+                focal_source="refined" if bundle.refine_focal else camera.focal_source,
+            )
+            for i, camera in enumerate(model.state.cameras, start=1)
+        ),
+        camera_of_view=model.state.camera_of_view,
+        points=np.array([reconstruction.point3D(i + 1).xyz for i in range(len(model.state.points))]).reshape(-1, 3),
+    )
+    return adjust(state, model.observations, dataclasses.replace(bundle, max_iterations=0))

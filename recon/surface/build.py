@@ -1,0 +1,263 @@
+"""The surface step as a whole: registered photos and their evidence become dense depth maps, and those a mesh or cloud.
+
+Every photo goes through two stages, each kept in a :class:`~recon.surface.store.DepthStore`, so that a run that was
+stopped goes on where it was: ``photometric`` (sensor depth where given, otherwise the multi-view search around the
+prior) and ``final`` (checked against the neighbours, holes filled from the aligned prior where it may be trusted).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import SurfaceError
+from recon.surface.cloud import fuse_cloud
+from recon.surface.consistency import contradicted, count_consistent, remove_speckles
+from recon.surface.densify import complete, dense_depth, photo_to_frame, sensor_depth
+from recon.surface.frames import Frame, choose_neighbours, make_frame
+from recon.surface.fuse import fuse
+from recon.surface.grid import plan_grid
+from recon.surface.mesh import clean, color_vertices, facing_cameras, simplify
+from recon.surface.multiview import Prior, refine
+from recon.surface.options import FuseOptions, SurfaceOptions
+from recon.surface.store import DepthStore, StoredDepthMaps
+from recon.types import DepthMap, DepthSamples, ImageArray, Mesh, PointCloud, Rejected, Scene
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
+_CACHED = 24  # frames and maps kept in memory: a photo's neighbours are mostly those of the photo before
+
+
+def _nothing(name: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Photos:
+    """How the surface step reads a photo by name, always in the photo's own pixels (as taken).
+
+    ``pixels`` uint8 [H, W, 3]; ``sensor_depth`` float32 [h, w] z-depth in metres, NaN unknown, or None; ``mask`` bool
+    [h, w], True = use, or None.
+    """
+
+    pixels: Callable[[str], ImageArray]
+    sensor_depth: Callable[[str], NDArray[np.float32] | None] = _nothing
+    mask: Callable[[str], NDArray[np.bool_] | None] = _nothing
+
+
+@dataclass(frozen=True)
+class SurfaceDepth:
+    """Dense depth of the scene: final maps (read when asked for) and the photos that gave none, with the reason."""
+
+    depth_maps: Sequence[DepthMap]
+    rejected: tuple[Rejected, ...]
+
+
+def build_depth_maps(
+    scene: Scene,
+    photos: Photos,
+    depth_samples: Sequence[DepthSamples],
+    options: SurfaceOptions,
+    store: DepthStore,
+    progress: Progress | None = None,
+) -> SurfaceDepth:
+    """Dense depth of every registered photo.
+
+    Args:
+        scene: the sparse map; its points give search ranges, neighbours and the alignment of the samples.
+        photos: pixels, sensor depth and masks by photo name.
+        depth_samples: a checkpoint's depth per photo, any number of sources. Untrusted samples neither narrow the
+            search nor fill holes unless ``options.fill`` is ``always``.
+        store: keeps the maps; what it already holds isn't computed again.
+        progress: called with (steps done, steps): two per photo.
+
+    Raises:
+        SurfaceError: no photo got any depth.
+    """
+    work = _DepthWork(scene, photos, depth_samples, options, store)
+    total = 2 * len(scene.views)
+    for index, view in enumerate(scene.views):
+        work.photometric(view.name)
+        if progress is not None:
+            progress(index + 1, total)
+    finished, rejected = [], []
+    for index, view in enumerate(scene.views):
+        final = work.final(view.name)
+        if np.isfinite(final.depth_m).any():
+            finished.append(view.name)
+        else:
+            rejected.append(Rejected(view.name, work.reason(view.name)))
+        if progress is not None:
+            progress(len(scene.views) + index + 1, total)
+    if not finished:
+        raise SurfaceError(
+            f"none of {len(scene.views)} registered photos got a dense depth map"
+            + (f" ({rejected[0].name}: {rejected[0].reason})" if rejected else "")
+        )
+    return SurfaceDepth(StoredDepthMaps(store, "final", finished), tuple(rejected))
+
+
+def build_mesh(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: Progress | None = None) -> Mesh:
+    """Fuse depth maps into a clean, coloured mesh with normals towards the cameras.
+
+    Raises:
+        SurfaceError: the maps support no surface.
+    """
+    plan = plan_grid(depth_maps, options)
+    mesh = clean(fuse(depth_maps, options, progress, plan), options)
+    mesh = facing_cameras(mesh, depth_maps)
+    mesh = color_vertices(mesh, depth_maps, options, plan.truncation_m)
+    return mesh if options.target_faces is None else simplify(mesh, options.target_faces)
+
+
+def build_cloud(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: Progress | None = None) -> PointCloud:
+    """Fuse depth maps into a point cloud with colours and normals.
+
+    Raises:
+        SurfaceError: the maps support no surface.
+    """
+    return fuse_cloud(depth_maps, options, plan_grid(depth_maps, options).voxel_m, progress)
+
+
+class _DepthWork:
+    """The two stages of each photo, with frames and maps read through small caches."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        photos: Photos,
+        depth_samples: Sequence[DepthSamples],
+        options: SurfaceOptions,
+        store: DepthStore,
+    ) -> None:
+        self._scene, self._photos, self._options, self._store = scene, photos, options, store
+        self._samples: dict[str, list[DepthSamples]] = {}
+        for samples in depth_samples:
+            if samples.source != "sensor" and (samples.trusted or options.fill == "always"):
+                self._samples.setdefault(samples.name, []).append(samples)
+        multiview = options.multiview
+        self._neighbours = choose_neighbours(
+            scene, multiview.num_neighbours, multiview.min_angle_deg, multiview.max_angle_deg
+        )
+        self._frames: OrderedDict[str, Frame] = OrderedDict()
+        self._maps: OrderedDict[str, DepthMap] = OrderedDict()
+
+    def photometric(self, name: str) -> DepthMap:
+        cached = self._maps.get(name)
+        if cached is not None:
+            self._maps.move_to_end(name)
+            return cached
+        depth_map = self._store.load("photometric", name)
+        if depth_map is None:
+            depth_map = self._compute_photometric(name)
+            self._store.save("photometric", depth_map)
+        _remember(self._maps, name, depth_map)
+        return depth_map
+
+    def final(self, name: str) -> DepthMap:
+        depth_map = self._store.load("final", name)
+        if depth_map is None:
+            depth_map = self._compute_final(name)
+            self._store.save("final", depth_map)
+        return depth_map
+
+    def reason(self, name: str) -> str:
+        """Why a photo has no depth."""
+        if not self._neighbours[name]:
+            return "shares too few points with other photos at a useful angle, and no trusted depth is there"
+        return "its photometric depth is not confirmed by other photos, and no trusted depth is there"
+
+    def _frame(self, name: str) -> Frame:
+        frame = self._frames.get(name)
+        if frame is None:
+            view = self._scene.view(name)
+            frame = make_frame(self._scene, view, self._photos.pixels(name), self._options.multiview.work_px)
+            _remember(self._frames, name, frame)
+        return frame
+
+    def _compute_photometric(self, name: str) -> DepthMap:
+        options, frame = self._options, self._frame(name)
+        if options.use_sensor_depth:
+            sensor = self._photos.sensor_depth(name)
+            if sensor is not None:
+                return sensor_depth(frame, sensor, self._scene.scale.is_known, options.densify)
+        prior = dense_depth(frame, self._samples.get(name, []), self._scene.scale.is_known, options.densify)
+        if options.refine:
+            frames = [self._frame(other) for other in self._neighbours[name]]
+            search = None if prior is None else Prior(prior.depth_m, prior.stats["log_sigma"])
+            refined = refine(frame, frames, options.multiview, search, options.device)
+            if refined is not None:
+                return refined
+        if prior is not None:
+            return dataclasses.replace(prior, confidence=np.full_like(prior.confidence, options.fill_confidence))
+        empty = np.full(frame.color.shape[:2], np.nan, dtype=np.float32)
+        return DepthMap(name, empty, np.zeros_like(empty), frame.camera, frame.cam_from_world, frame.color, "none", {})
+
+    def _compute_final(self, name: str) -> DepthMap:
+        raw, frame = self.photometric(name), self._frame(name)
+        neighbours = [self.photometric(other) for other in self._neighbours[name]]
+        depth_map = self._confirmed(raw, neighbours) if raw.source == "multiview" else raw
+        confirmed = float(np.isfinite(depth_map.depth_m).mean())
+        fill = self._options.fill != "never" and raw.source in ("multiview", "sensor") and name in self._samples
+        if fill and (raw.source == "multiview" or self._options.fill == "always"):
+            depth_map = self._filled(depth_map, frame, neighbours)
+        known = float(np.isfinite(depth_map.depth_m).mean())
+        mask = self._photos.mask(name)
+        if mask is not None:
+            use = photo_to_frame(frame, mask, False)
+            depth_map = dataclasses.replace(
+                depth_map,
+                depth_m=np.where(use, depth_map.depth_m, np.nan).astype(np.float32),
+                confidence=np.where(use, depth_map.confidence, 0).astype(np.float32),
+            )
+        stats = depth_map.stats | {"confirmed": confirmed, "filled": known - confirmed}
+        return dataclasses.replace(depth_map, stats=stats)
+
+    def _confirmed(self, raw: DepthMap, neighbours: Sequence[DepthMap]) -> DepthMap:
+        """Pixels that enough neighbours confirm; fewer are asked for where a photo has only one neighbour."""
+        options = self._options.multiview
+        needed = max(1, min(options.min_consistent, len(neighbours)))
+        count, mean = count_consistent(raw, neighbours, options)
+        seen = (raw.confidence >= options.min_score) & (count >= needed)
+        # Weak texture that more views than needed agree on is surface, too, at half the confidence.
+        weak = ~seen & (raw.confidence >= 0.4 * options.min_score) & (count >= needed + 1)
+        depth_m = np.where(seen | weak, mean, np.nan).astype(np.float32)
+        kept = remove_speckles(depth_m, options.min_speckle_px)
+        agreement = np.minimum(1.0, count / (needed + 1))
+        confidence = np.where(weak, 0.5, 1.0) * raw.confidence * agreement
+        return dataclasses.replace(
+            raw,
+            depth_m=np.where(kept, depth_m, np.nan).astype(np.float32),
+            confidence=np.where(kept, confidence, 0).astype(np.float32),
+        )
+
+    def _filled(self, depth_map: DepthMap, frame: Frame, neighbours: Sequence[DepthMap]) -> DepthMap:
+        """Holes filled from the aligned prior at ``fill_confidence``, except where a neighbour sees through them."""
+        options = self._options
+        depth_m = complete(frame, depth_map, self._samples[frame.name], self._scene.scale.is_known, options.densify)
+        if depth_m is None:
+            return depth_map
+        hole = ~np.isfinite(depth_map.depth_m)
+        candidate = dataclasses.replace(depth_map, depth_m=np.where(hole, depth_m, np.nan).astype(np.float32))
+        hole &= ~contradicted(candidate, neighbours, options.multiview.min_score)
+        return dataclasses.replace(
+            depth_map,
+            depth_m=np.where(hole, depth_m, depth_map.depth_m).astype(np.float32),
+            confidence=np.where(hole, options.fill_confidence, depth_map.confidence).astype(np.float32),
+            source=f"{depth_map.source}+prior",
+        )
+
+
+def _remember(cache: OrderedDict[str, _T], name: str, value: _T) -> None:
+    cache[name] = value
+    while len(cache) > _CACHED:
+        cache.popitem(last=False)

@@ -1,0 +1,163 @@
+"""Dense depth of one photo from samples: a checkpoint's answers aligned to the map, map points, sensor depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.cameras import pinhole
+from recon.surface.align import Alignment, FrameSamples, align, samples_in_frame
+from recon.surface.frames import Frame
+from recon.surface.options import DensifyOptions
+from recon.surface.smooth import interpolate
+from recon.types import DepthMap, DepthSamples
+
+_POINT_LOG_SIGMA = 0.01  # of triangulated points, as seen by the interpolation
+_HALF_CONFIDENCE_SIGMA = 0.05  # relative depth error at which a prior is worth half
+_MIN_SAMPLES = 16
+
+
+def dense_depth(
+    frame: Frame, samples: Sequence[DepthSamples], scale_known: bool, options: DensifyOptions
+) -> DepthMap | None:
+    """Dense z-depth of a frame from a checkpoint's samples and the map points in view.
+
+    Each source is aligned to the triangulated points first. Where there are too few of them it's taken as it is when
+    the scene is metric, and left out when the scene's unit is arbitrary.
+
+    Returns:
+        the map (``stats``: ``log_sigma`` of the aligned samples, ``num_samples``, ``num_points``, ``factor``), or None
+        where fewer than 16 usable samples remain.
+    """
+    used: list[FrameSamples] = []
+    stats: dict[str, float] = {}
+    for source in samples:
+        placed = samples_in_frame(frame, source)
+        if len(placed.depth_m) < 4:
+            continue
+        alignment = align(frame, placed, options.min_align_points)
+        if alignment is not None:
+            stats |= _alignment_stats(alignment)
+            placed = alignment.apply(frame, placed)
+        elif not scale_known:
+            continue
+        used.append(placed)
+    num_samples = sum(len(part.depth_m) for part in used)
+    if num_samples < _MIN_SAMPLES:
+        return None
+    log_sigma = float(np.median(np.concatenate([part.log_sigma for part in used])))
+    if len(frame.point_depth_m):
+        used.append(_points(frame))
+    depth_m = _interpolate(frame, used, options)
+    confidence = np.full(depth_m.shape, prior_confidence(log_sigma), dtype=np.float32)
+    stats |= {"log_sigma": log_sigma, "num_samples": float(num_samples)}
+    name = "+".join(dict.fromkeys(source.source for source in samples))
+    return DepthMap(frame.name, depth_m, confidence, frame.camera, frame.cam_from_world, frame.color, name, stats)
+
+
+def complete(
+    frame: Frame,
+    confirmed: DepthMap,
+    samples: Sequence[DepthSamples],
+    scale_known: bool,
+    options: DensifyOptions,
+    anchor_log_sigma: float = 0.005,
+) -> NDArray[np.float32] | None:
+    """Depth [H, W] for the holes of a photometric map: the samples' surface, tied to the confirmed depth around.
+
+    The confirmed pixels enter the alignment (as points) and the interpolation (as exact samples), so the filled parts
+    join without a step. None where there are too few samples.
+    """
+    rows, columns = np.nonzero(np.isfinite(confirmed.depth_m))
+    if len(rows) == 0:
+        prior = dense_depth(frame, samples, scale_known, options)
+        return None if prior is None else prior.depth_m
+    keep = np.random.default_rng(0).permutation(len(rows))[:4000]
+    pixels = np.stack([columns[keep] + 0.5, rows[keep] + 0.5], axis=-1)
+    depth_m = confirmed.depth_m[rows[keep], columns[keep]].astype(np.float64)
+    anchored = Frame(
+        frame.name, frame.color, frame.camera, frame.photo_camera, frame.cam_from_world,
+        np.arange(len(keep)), pixels, depth_m,
+    )  # fmt: skip
+    used = []
+    for source in samples:
+        placed = samples_in_frame(anchored, source)
+        if len(placed.depth_m) < 4:
+            continue
+        alignment = align(anchored, placed, options.min_align_points)
+        if alignment is not None:
+            used.append(alignment.apply(anchored, placed))
+        elif scale_known:
+            used.append(placed)
+    if sum(len(part.depth_m) for part in used) < _MIN_SAMPLES:
+        return None
+    used.append(FrameSamples(pixels, depth_m, np.full(len(keep), anchor_log_sigma)))
+    return _interpolate(anchored, used, options)
+
+
+def sensor_depth(frame: Frame, depth_m: NDArray[np.float32], scale_known: bool, options: DensifyOptions) -> DepthMap:
+    """Sensor depth of the photo ([H, W] z-depth, NaN unknown, pixels as taken) in the frame's undistorted image.
+
+    Nearest pixel: interpolated depth at an edge would lie between two surfaces. When the scene's unit is arbitrary, the
+    depth is brought to it by its median ratio to the map points (kept as it is where there are too few).
+    """
+    dense = photo_to_frame(frame, depth_m, np.float32(np.nan))
+    dense[~(dense > 0)] = np.nan
+    stats: dict[str, float] = {}
+    if len(frame.point_depth_m) >= options.min_align_points:
+        column, row = np.asarray(frame.point_pixels).astype(np.int64).T
+        ratio = frame.point_depth_m / dense[row, column]
+        ratio = ratio[np.isfinite(ratio)]
+        if len(ratio) >= options.min_align_points:
+            stats["factor"] = float(np.median(ratio))
+            if not scale_known:
+                dense = (dense * stats["factor"]).astype(np.float32)
+    confidence = np.isfinite(dense).astype(np.float32)
+    return DepthMap(frame.name, dense, confidence, frame.camera, frame.cam_from_world, frame.color, "sensor", stats)
+
+
+def photo_to_frame(frame: Frame, values: NDArray, outside: object) -> NDArray:
+    """Values given per pixel of the photo as taken ([h, w]) at the nearest pixels of the frame's image, [H, W].
+
+    ``values`` may have another resolution than the photo, over the same field of view (sensor depth often has).
+    """
+    height, width = frame.camera.height_px, frame.camera.width_px
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = pinhole.rays(frame.camera, np.stack([x.ravel(), y.ravel()], axis=-1))
+    size = np.array([values.shape[1], values.shape[0]])
+    position = (
+        pinhole.project(frame.photo_camera, rays) * size / [frame.photo_camera.width_px, frame.photo_camera.height_px]
+    )
+    with np.errstate(invalid="ignore"):
+        inside = (position >= 0).all(axis=1) & (position < size).all(axis=1)
+    placed = np.full(height * width, outside, dtype=values.dtype)
+    column, row = position[inside].astype(np.int64).T
+    placed[inside] = values[row, column]
+    return placed.reshape(height, width)
+
+
+def prior_confidence(log_sigma: float) -> float:
+    """Confidence in [0, 1] of a depth with this relative error."""
+    return 1.0 / (1.0 + (log_sigma / _HALF_CONFIDENCE_SIGMA) ** 2)
+
+
+def _points(frame: Frame) -> FrameSamples:
+    number = len(frame.point_depth_m)
+    pixels = np.asarray(frame.point_pixels, dtype=np.float64)
+    return FrameSamples(pixels, np.asarray(frame.point_depth_m, dtype=np.float64), np.full(number, _POINT_LOG_SIGMA))
+
+
+def _interpolate(frame: Frame, parts: Sequence[FrameSamples], options: DensifyOptions) -> NDArray[np.float32]:
+    return interpolate(
+        frame.color, parts, options.solve_px, options.edge_sigma, options.smoothing, options.robust_sigmas
+    )
+
+
+def _alignment_stats(alignment: Alignment) -> dict[str, float]:
+    return {
+        "factor": float(np.exp(alignment.coefficients[0])),
+        "num_points": float(alignment.num_points),
+        "inlier_share": alignment.inlier_share,
+    }

@@ -1,0 +1,121 @@
+"""Pictures of meshes by ray casting: no display, no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import OutputError
+from recon.surface.backend import open3d
+from recon.types import Camera, ImageArray, Mesh
+
+_BACKGROUND = (255, 255, 255)
+_CLAY = (205, 200, 192)
+
+
+def render_mesh(
+    mesh: Mesh,
+    camera: Camera,
+    cam_from_world: NDArray[np.float64],
+    style: Literal["color", "clay", "shaded"] = "shaded",
+    oversample: int = 2,
+) -> ImageArray:
+    """Picture of a mesh from a pinhole camera, [H, W, 3], on white.
+
+    ``color``: vertex colours as they are; ``clay``: one matt colour, which shows the geometry; ``shaded``: vertex
+    colours with a little of the clay's light. ``oversample`` rays per pixel and axis smooth the edges.
+    """
+    width_px, height_px = camera.width_px, camera.height_px
+    fine = camera.resized(width_px * oversample, height_px * oversample)
+    rotation, translation = cam_from_world[:, :3], cam_from_world[:, 3]
+    fx, fy, cx, cy = fine.fx_fy_cx_cy
+    x = (np.arange(fine.width_px) + 0.5 - cx) / fx
+    y = (np.arange(fine.height_px) + 0.5 - cy) / fy
+    directions = np.stack([*np.meshgrid(x, y), np.ones((fine.height_px, fine.width_px))], axis=-1) @ rotation
+    origin = np.broadcast_to(-rotation.T @ translation, directions.shape)
+    rays = np.concatenate([origin, directions], axis=-1).astype(np.float32)  # [H, W, 6]
+    face, barycentric = _cast(mesh, rays)
+    hit = face >= 0
+    image = np.full((*face.shape, 3), _BACKGROUND, dtype=np.float32)
+    corners = mesh.faces[face[hit]]  # [K, 3]
+    weights = barycentric[hit]  # [K, 3]
+    if style == "clay" or mesh.colors is None:
+        base = np.broadcast_to(np.array(_CLAY, dtype=np.float32), (len(corners), 3))
+    else:
+        base = np.einsum("kcd,kc->kd", mesh.colors[corners].astype(np.float32), weights)
+    if style != "color":
+        light = _light(mesh, corners, weights, directions[hit])
+        base = base * (light if style == "clay" or mesh.colors is None else 0.55 + 0.45 * light)[:, None]
+    image[hit] = base
+    image = image.reshape(height_px, oversample, width_px, oversample, 3).mean(axis=(1, 3))
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def render_mesh_png(
+    mesh: Mesh,
+    camera: Camera,
+    cam_from_world: NDArray[np.float64],
+    path: Path,
+    style: Literal["color", "clay", "shaded"] = "shaded",
+) -> None:
+    """Write the picture of :func:`render_mesh` as PNG.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    from PIL import Image
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render_mesh(mesh, camera, cam_from_world, style)).save(path, format="PNG")
+    except OSError as error:
+        raise OutputError(f"{path}: the picture can't be written: {error.strerror or error}") from error
+
+
+def overview_camera(
+    mesh: Mesh, views_cam_from_world: NDArray[np.float64], width_px: int = 960, height_px: int = 640
+) -> tuple[Camera, NDArray[np.float64]]:
+    """A camera for a picture of the whole: looks like the middle photo ([M, 3, 4] poses), moved back until all fits."""
+    rotations = views_cam_from_world[:, :, :3]
+    forward = rotations[:, 2, :].mean(axis=0)
+    middle = int(np.argmax(rotations[:, 2, :] @ forward))
+    rotation = rotations[middle]
+    camera = Camera.pinhole(width_px, height_px, width_px, width_px, width_px / 2, height_px / 2)
+    points = np.asarray(mesh.vertices_world_m) @ rotation.T
+    low, high = np.percentile(points, [1, 99], axis=0)
+    centre = (low + high) / 2
+    half = (high - low) / 2
+    distance = half[2] + 1.15 * max(half[0] / (width_px / 2), half[1] / (height_px / 2)) * width_px
+    translation = -(centre - np.array([0.0, 0.0, distance]))
+    return camera, np.concatenate([rotation, translation[:, None]], axis=1)
+
+
+def _cast(mesh: Mesh, rays: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Face hit by each ray (-1: none) [H, W] and the weights of its corners [H, W, 3]."""
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        o3d.core.Tensor(np.asarray(mesh.vertices_world_m, dtype=np.float32)),
+        o3d.core.Tensor(np.asarray(mesh.faces, dtype=np.uint32)),
+    )
+    result = scene.cast_rays(o3d.core.Tensor(rays))
+    ids = result["primitive_ids"].numpy()
+    face = np.where(ids == o3d.t.geometry.RaycastingScene.INVALID_ID, -1, ids.astype(np.int64))
+    uv = result["primitive_uvs"].numpy()
+    return face, np.concatenate([1 - uv.sum(axis=-1, keepdims=True), uv], axis=-1)
+
+
+def _light(mesh: Mesh, corners: NDArray, weights: NDArray, directions: NDArray) -> NDArray[np.float32]:
+    """Brightness in [0.25, 1] of each hit: a lamp at the camera, a little from the left above."""
+    vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
+    if mesh.normals is not None:
+        normals = np.einsum("kcd,kc->kd", mesh.normals[corners], weights)
+    else:
+        a, b, c = (vertices[corners[:, i]] for i in range(3))
+        normals = np.cross(b - a, c - a)
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    towards = -directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    return (0.25 + 0.75 * np.abs(np.einsum("kd,kd->k", normals, towards))).astype(np.float32)

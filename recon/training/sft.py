@@ -1,0 +1,235 @@
+"""Plain next-token SFT with Hugging Face's Trainer: packed rows, loss on answers only, exact resume after a kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import SequentialSampler
+from transformers import (
+    PreTrainedTokenizerBase,
+    Qwen3VLForConditionalGeneration,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from recon.errors import BadInputError
+from recon.training.attention import use_packed_attention
+from recon.training.encode import IGNORED, Encoder, collate
+from recon.training.init import trainable_masks
+from recon.training.mixture import Mixture, MixtureDataset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps in all.
+        batch: samples (images or pairs) per step and device.
+        learning_rate: peak, after ``warmup`` steps; constant until the last ``decay`` steps, then linear to 0 (so a
+            run can be prolonged or ended at any checkpoint).
+        vision_scale: learning rate of the vision tower's blocks relative to the rest's. Small batches blur a tower that
+            starts with useful filters faster than they teach it.
+        weight_decay, beta2: of AdamW.
+        bf16: matrix products in bfloat16 (weights stay float32).
+        gradient_checkpointing: recompute activations, for models that don't fit otherwise.
+        save_every, log_every: in steps; the last two checkpoints are kept.
+        hold_structure: keep the coordinate codes and the pointing of a new model as they were built
+            (:func:`recon.training.init.trainable_masks`); only for models of this project's own making.
+        loader_processes: processes that prepare samples beside the training.
+        seed: of everything random besides the mixture.
+    """
+
+    steps: int
+    batch: int = 8
+    learning_rate: float = 2e-3
+    vision_scale: float = 1.0
+    warmup: int = 100
+    decay: int = 500
+    weight_decay: float = 0.01
+    beta2: float = 0.98
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    save_every: int = 200
+    log_every: int = 20
+    hold_structure: bool = False
+    loader_processes: int = 0
+    seed: int = 0
+
+
+def train(
+    model: Qwen3VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: Any,
+    mixture: Mixture,
+    out: Path,
+    settings: SftSettings,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, float]]:
+    """Trains the model in place; checkpoints go to ``out/checkpoint-N``.
+
+    Args:
+        model: weights in float32.
+        tokenizer, image_processor: of the model.
+        mixture: what to learn.
+        out: folder of the run.
+        settings: see there.
+        resume: continue from the newest whole checkpoint in ``out`` (from the beginning when there is none).
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        the log: one entry per ``log_every`` steps with ``step``, ``loss`` and ``loss/DATASET``.
+
+    Raises:
+        BadInputError: ``out`` holds checkpoints and ``resume`` is False.
+    """
+    newest = newest_checkpoint(out)
+    if newest is not None and not resume:
+        raise BadInputError(f"{out}: holds a run already ({newest.name}); continue it with --resume or name another")
+    use_packed_attention(model)
+    model.config.use_cache = False
+    if settings.hold_structure:
+        _hold(model)
+    if settings.vision_scale == 0:  # spares the backward pass through the tower as well
+        model.model.visual.requires_grad_(False)
+    encoder = Encoder(tokenizer, image_processor, model.config.image_token_id)
+    dataset = MixtureDataset(mixture, encoder, settings.steps * settings.batch)
+    pad = int(tokenizer.pad_token_id)
+    trainer = _SftTrainer(
+        model=model,
+        args=_arguments(out, settings),
+        train_dataset=dataset,
+        data_collator=lambda samples: collate(samples, pad),
+        callbacks=[_Progress(progress)] if progress is not None else [],
+        vision_scale=settings.vision_scale,
+    )
+    trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _hold(model: Qwen3VLForConditionalGeneration) -> None:
+    parameters = dict(model.named_parameters())
+    for name, mask in trainable_masks(model).items():
+        parameters[name].register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint in a run's folder that was written to its end (a kill may leave a part of one)."""
+    found = []
+    for folder in out.glob("checkpoint-*"):
+        number = folder.name.removeprefix("checkpoint-")
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))  # written last
+        except (OSError, ValueError):
+            continue
+        if number.isdigit() and (folder / "model.safetensors").exists():
+            found.append((int(number), folder))
+    return max(found)[1] if found else None
+
+
+def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:
+    stable = max(0, settings.steps - settings.warmup - settings.decay)
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={
+            "num_stable_steps": stable,
+            "num_decay_steps": min(settings.decay, settings.steps),
+            "decay_type": "linear",
+        },
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.beta2,
+        max_grad_norm=1.0,
+        bf16=settings.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=settings.gradient_checkpointing,
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,
+        dataloader_num_workers=settings.loader_processes,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=[],
+        disable_tqdm=True,
+        seed=settings.seed,
+    )
+
+
+class _SftTrainer(Trainer):
+    """Reads samples in order, computes logits at answers only, and logs the loss of each data set."""
+
+    def __init__(self, *args: Any, vision_scale: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sums: dict[str, list[float]] = {}
+        self._vision_scale = vision_scale
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self._vision_scale not in (0.0, 1.0) and len(optimizer.param_groups) <= 2:
+            tower = {
+                id(parameter)
+                for name, parameter in self.model.named_parameters()
+                if ".visual." in name and "merger" not in name
+            }
+            for group in list(optimizer.param_groups):
+                slow = [parameter for parameter in group["params"] if id(parameter) in tower]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in tower]
+                rest = {key: value for key, value in group.items() if key != "params"}
+                optimizer.add_param_group({**rest, "params": slow, "lr": group["lr"] * self._vision_scale})
+        return optimizer
+
+    def _get_train_sampler(self, *args: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        inputs = dict(inputs)
+        labels, datasets = inputs.pop("labels"), inputs.pop("datasets")
+        columns = (labels != IGNORED).any(dim=0).nonzero().flatten()  # answers stand at the same columns in most rows
+        outputs = model(**inputs, use_cache=False, logits_to_keep=columns)
+        kept = labels[:, columns]  # [B, K]
+        learned = kept != IGNORED
+        losses = cross_entropy(outputs.logits[learned].float(), kept[learned], reduction="none")
+        rows = learned.nonzero()[:, 0]
+        for row, name in enumerate(datasets):
+            own = losses.detach()[rows == row]
+            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry[0] += float(own.sum())
+            entry[1] += len(own)
+        loss = losses.mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            for name, (total, count) in sorted(self._sums.items()):
+                logs[f"loss/{name}"] = total / max(count, 1.0)
+                logs[f"answer_tokens/{name}"] = count
+            self._sums.clear()
+            logger.info("%s", logs)
+        super().log(logs, *args, **kwargs)
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress(state.global_step, state.max_steps)

@@ -1,0 +1,54 @@
+"""Rendered pictures show the mesh where the camera sees it, in its colours."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon.errors import OutputError
+from recon.surface.picture import overview_camera, render_mesh, render_mesh_png
+from recon.types import Camera, Mesh
+
+CAMERA = Camera.pinhole(60, 40, 40.0, 40.0, 30.0, 20.0)
+
+
+def red_square() -> Mesh:
+    """The square [-0.5, 0.5]^2 at z = 2: pixels 20..40 by 10..30."""
+    vertices = np.array([[-0.5, -0.5, 2.0], [0.5, -0.5, 2.0], [0.5, 0.5, 2.0], [-0.5, 0.5, 2.0]])
+    colors = np.tile(np.array([[200, 30, 20]], dtype=np.uint8), (4, 1))
+    return Mesh(vertices, np.array([[0, 2, 1], [0, 3, 2]], dtype=np.int32), colors)
+
+
+def test_a_square_covers_exactly_its_pixels():
+    image = render_mesh(red_square(), CAMERA, np.eye(3, 4), "color")
+    assert image.shape == (40, 60, 3)
+    expected = np.zeros((40, 60), dtype=bool)
+    expected[10:30, 20:40] = True
+    np.testing.assert_array_equal((image == [200, 30, 20]).all(axis=-1), expected)
+    assert (image[~expected] == 255).all()
+
+
+def test_clay_hides_the_colour_and_shading_darkens_slanted_faces():
+    frontal = render_mesh(red_square(), CAMERA, np.eye(3, 4), "clay")[20, 30]
+    assert frontal.max() - frontal.min() < 20
+    tilted = red_square()
+    vertices = tilted.vertices_world_m.copy()
+    vertices[:, 2] += 1.5 * vertices[:, 0]
+    slanted = render_mesh(Mesh(vertices, tilted.faces), CAMERA, np.eye(3, 4), "clay")[20, 30]
+    assert slanted.max() < 0.8 * frontal.max()
+
+
+def test_overview_shows_all_of_the_mesh():
+    camera, pose = overview_camera(red_square(), np.eye(3, 4)[None], 90, 60)
+    shown = (render_mesh(red_square(), camera, pose, "color") != 255).any(axis=-1)
+    rows, columns = np.nonzero(shown)
+    assert 0 < rows.min() <= rows.max() < 59
+    assert 0 < columns.min() <= columns.max() < 89
+    assert (rows.max() - rows.min()) > 30
+
+
+def test_png_is_written_and_a_bad_place_is_named(tmp_path):
+    render_mesh_png(red_square(), CAMERA, np.eye(3, 4), tmp_path / "sub" / "picture.png")
+    assert Image.open(tmp_path / "sub" / "picture.png").size == (60, 40)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="picture"):
+        render_mesh_png(red_square(), CAMERA, np.eye(3, 4), tmp_path / "file" / "picture.png")

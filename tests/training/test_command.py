@@ -1,0 +1,91 @@
+"""``vlm3-recon train``: options are checked before anything heavy; a run ends with a checkpoint the engine loads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tyro
+import yaml
+
+from pipelines.train import TrainOptions, train
+from recon.engine.checkpoint import load_checkpoint
+from recon.engine.engine import Engine, EngineOptions
+from recon.errors import BadInputError, OutputError
+from recon.questions import depth
+from recon.questions.dialects import get_dialect
+from recon.training.pool import PooledView
+
+
+@pytest.fixture
+def options(pool: Path, tmp_path: Path) -> TrainOptions:
+    path = tmp_path / "mixture.yaml"
+    path.write_text(
+        yaml.safe_dump({"datasets": {"d": {"task": "depth", "rooms": 4, "pool": str(pool), "questions": 3}}})
+    )
+    return TrainOptions(
+        out=tmp_path / "run", mixture=path, steps=1, config="tiny", batch=1, warmup=0, decay=1, loader_processes=0,
+        quiet=True,
+    )  # fmt: skip
+
+
+def test_a_run_ends_with_a_checkpoint_that_answers_and_can_be_trained_on(
+    options: TrainOptions, views: list[PooledView]
+) -> None:
+    train(options)
+    final = options.out / "final"
+    checkpoint = load_checkpoint(str(final), device="cpu", dtype="float32")
+    engine = Engine(checkpoint, EngineOptions())
+    answers = engine.ask([views[0].image], depth.ask(get_dialect("recon-1"), views[0].image, np.array([[10.0, 20.0]])))
+    assert len(answers) == 1
+    assert 1 <= len(answers[0].token_ids) <= checkpoint.profile.depth.max_new_tokens
+
+    again = replace(options, out=options.out.parent / "more", config=None, from_=str(final))
+    train(again)
+    assert (again.out / "final" / "model.safetensors").exists()
+
+
+def test_a_new_tower_is_schooled_once_and_kept(options: TrainOptions) -> None:
+    schooled = replace(options, school_vision=2)
+    train(schooled)
+    kept = options.out / "vision.safetensors"
+    before = kept.read_bytes()
+    train(replace(schooled, steps=2, resume=True))
+    assert kept.read_bytes() == before
+    kept.write_bytes(b"damaged")
+    with pytest.raises(BadInputError, match=r"vision\.safetensors"):
+        train(replace(schooled, steps=3, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": None}, "exactly one of --config"),
+        ({"from_": "embedded"}, "exactly one of --config"),
+        ({"steps": 0}, "--steps is 0"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+        ({"warmup": -1}, "--warmup is -1"),
+        ({"config": None, "from_": "embedded", "school_vision": 1}, "--school-vision"),
+        ({"config": "huge"}, "small, tiny"),
+        ({"mixture": Path("nowhere.yaml")}, r"--mixture nowhere\.yaml: no such file"),
+    ],
+)
+def test_bad_options_are_named(options: TrainOptions, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        train(replace(options, **change))
+
+
+def test_an_output_that_is_a_file_is_named(options: TrainOptions, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(OutputError, match="--out"):
+        train(replace(options, out=path))
+
+
+def test_options_make_a_command_line() -> None:
+    parsed = tyro.cli(TrainOptions, args=["--out", "o", "--mixture", "m", "--steps", "5", "--from", "embedded"])
+    assert parsed.from_ == "embedded"
+    assert parsed.config is None
