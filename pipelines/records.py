@@ -116,7 +116,7 @@ def load_record(path: Path, declared: type[T] | Any, key: str, root: Path | None
         return typing.cast(T, decode(declared, record["value"], arrays, root))
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, RuntimeError, zipfile.BadZipFile):
         return None  # damaged from outside or written by another version: made anew
 
 
