@@ -63,6 +63,18 @@ def fuse(
     return mesh
 
 
+def in_canonical_order(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Mesh:
+    """The mesh of vertices [V, 3] and faces [F, 3] with both sorted and equal vertices joined; the winding stays.
+
+    Open3D extracts with several threads, in an order that changes from run to run.
+    """
+    unique, index = np.unique(vertices, axis=0, return_inverse=True)
+    corners = index.reshape(-1)[faces]  # [F, 3]
+    first = corners.argmin(axis=1)[:, None]
+    corners = np.take_along_axis(corners, (first + np.arange(3)) % 3, axis=1)
+    return Mesh(unique, corners[np.lexsort(corners.T[::-1])].astype(np.int32))
+
+
 def view_weights(depth_map: DepthMap, options: FuseOptions) -> NDArray[np.float32]:
     """Weight of each pixel's observation, [H, W]: confidence times the cosine of the viewing angle, 0 where unusable.
 
@@ -169,7 +181,7 @@ class _Volume:
         mesh = self._grid.extract_triangle_mesh(weight_threshold=min_weight)
         if "positions" not in mesh.vertex or len(mesh.vertex.positions) == 0:
             return Mesh(np.empty((0, 3)), np.empty((0, 3), dtype=np.int32))
-        return Mesh(mesh.vertex.positions.numpy().copy(), mesh.triangle.indices.numpy().astype(np.int32))
+        return in_canonical_order(mesh.vertex.positions.numpy(), mesh.triangle.indices.numpy())
 
 
 class _SampledMap:

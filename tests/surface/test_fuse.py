@@ -7,7 +7,7 @@ import pytest
 
 from recon.errors import SurfaceError
 from recon.surface.cloud import fuse_cloud
-from recon.surface.fuse import fuse, view_cosines, view_weights
+from recon.surface.fuse import fuse, in_canonical_order, view_cosines, view_weights
 from recon.surface.grid import BLOCK_SIDE, plan_grid
 from recon.surface.mesh import clean, color_vertices, facing_cameras, simplify
 from recon.surface.options import FuseOptions
@@ -197,3 +197,22 @@ def test_cloud_outliers_are_removed():
     depth[row : row + 3, column : column + 3] = 0.4
     cloud = fuse_cloud([dataclasses.replace(maps[0], depth_m=depth), *maps[1:]], OPTIONS, VOXEL)
     assert np.linalg.norm(cloud.points_world_m, axis=1).max() < 0.55
+
+
+def test_the_order_of_extraction_does_not_matter(sphere):
+    maps, _ = sphere
+    mesh = fuse(maps, OPTIONS)
+    rng = np.random.default_rng(4)
+    order = rng.permutation(len(mesh.vertices_world_m))  # new vertex i is old vertex order[i]
+    faces = np.argsort(order)[mesh.faces][rng.permutation(len(mesh.faces))]
+    turned = np.take_along_axis(faces, (rng.integers(0, 3, (len(faces), 1)) + np.arange(3)) % 3, axis=1)
+    again = in_canonical_order(mesh.vertices_world_m[order], turned)
+    np.testing.assert_array_equal(again.vertices_world_m, mesh.vertices_world_m)
+    np.testing.assert_array_equal(again.faces, mesh.faces)
+
+
+def test_equal_vertices_are_joined_and_the_winding_stays():
+    vertices = np.array([[1.0, 0, 0], [0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    mesh = in_canonical_order(vertices, np.array([[0, 2, 1], [3, 5, 4]]))
+    np.testing.assert_array_equal(mesh.vertices_world_m, [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]])
+    np.testing.assert_array_equal(mesh.faces, [[0, 2, 1], [1, 2, 3]])
