@@ -28,7 +28,8 @@ from recon.interop.undistorted import undistort_scene
 from recon.mapping.georeference import georeference
 from recon.mapping.model import write_model
 from recon.surface.store import read_depth_map
-from recon.types import Camera, Capture, DepthMap, ImageArray, Mesh, PointCloud, Scene, View
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import Camera, Capture, ImageArray, Scene, View
 
 __all__ = ["Options", "export", "run"]
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from recon.errors import BadInputError
-from recon.types import Camera, DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import Camera
 
 
 @dataclass(frozen=True)

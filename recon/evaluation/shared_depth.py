@@ -12,7 +12,8 @@ from recon.cameras.pixels import containing_pixels
 from recon.evaluation.depth import DepthScores, score_depth
 from recon.evaluation.intrinsics import same_aspect
 from recon.interop.result import Reconstructed
-from recon.types import Camera, DepthMap
+from recon.surface.types import DepthMap
+from recon.types import Camera
 
 MAX_PHOTOS = 100
 PIXELS_PER_PHOTO = 2000

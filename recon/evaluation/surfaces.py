@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from recon.errors import BadInputError
 from recon.evaluation.cloud import CloudScores, compare_points
 from recon.evaluation.pose import Similarity, align
-from recon.types import Mesh, PointCloud
+from recon.surface.types import Mesh, PointCloud
 
 Float64Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from recon.errors import BadInputError
 from recon.interop.loose_points import read_glb_points, read_obj_points
 from recon.interop.meshes import CLOUD_FORMATS, MESH_FORMATS, read_cloud, read_mesh
 from recon.interop.result import Reconstructed, Surface
-from recon.types import Mesh, PointCloud
+from recon.surface.types import Mesh, PointCloud
 
 SURFACE_FORMATS = tuple(dict.fromkeys((*MESH_FORMATS, *CLOUD_FORMATS)))
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import BadInputError
-from recon.types import Camera, DepthMap
+from recon.surface.types import DepthMap
+from recon.types import Camera
 
 
 def read_colmap_depth(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from recon.errors import BadInputError
 from recon.interop.archive import NamedArrays
 from recon.interop.result import placeholder_names
-from recon.types import Camera, DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import Camera
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic"}
 

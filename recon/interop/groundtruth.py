@@ -13,7 +13,7 @@ from PIL import Image
 from recon.errors import BadInputError
 from recon.interop.clouds import read_surface
 from recon.interop.result import Reconstructed, check_photo_name, check_poses
-from recon.types import DepthMap
+from recon.surface.types import DepthMap
 
 
 def find_cameras(folder: Path) -> Path | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from recon.errors import BadInputError, OutputError
 from recon.interop.geodesy import geodetic_from_enu, utm_from_geodetic, utm_wkt, utm_zone
-from recon.types import PointCloud
+from recon.surface.types import PointCloud
 
 _STEP_M = 0.001  # coordinates are stored as multiples of this
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from recon.errors import BadInputError
-from recon.types import PointCloud
+from recon.surface.types import PointCloud
 
 _POINTS, _FLOAT = 0, 5126
 _MAX_COPIES = 4  # of the file's size that its nodes may place: a small file must not become a huge cloud

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from recon.errors import BadInputError, OutputError
 from recon.interop.gltf import srgb_from_linear, write_glb
 from recon.surface.backend import open3d
-from recon.types import Mesh, PointCloud
+from recon.surface.types import Mesh, PointCloud
 
 MESH_FORMATS = (".ply", ".obj", ".stl", ".glb")
 CLOUD_FORMATS = (".ply", ".pcd")

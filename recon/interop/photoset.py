@@ -12,7 +12,8 @@ from recon.cameras.remap import warp
 from recon.interop.clouds import write_ply
 from recon.interop.nerfstudio import TURNED_Z_UP, Frame, write_transforms
 from recon.mapping.model import write_model
-from recon.types import Camera, DepthMap, PointCloud, Scene
+from recon.surface.types import DepthMap, PointCloud
+from recon.types import Camera, Scene
 
 MAX_DEPTH_MM = 65_535
 

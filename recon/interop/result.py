@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import BadInputError
-from recon.types import Camera, DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import Camera
 
 Kind = Literal[
     "ground truth", "our run", "COLMAP model", "VGGT predictions", "feed-forward COLMAP export", "Depth-Anything-3",

@@ -14,7 +14,7 @@ from recon.interop.clouds import SURFACE_FORMATS, read_surface
 from recon.interop.result import Reconstructed, Surface
 from recon.interop.sparse import count_points, read_cameras_and_poses, read_points
 from recon.surface.store import read_depth_map
-from recon.types import DepthMap
+from recon.surface.types import DepthMap
 
 MARKER = ".vlm3-recon"
 STAGES = ("final", "photometric", "prior")  # of the depth maps, the last step first

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from recon.errors import BadInputError
 from recon.interop.result import check_photo_name, check_poses
-from recon.types import Camera, PointCloud
+from recon.surface.types import PointCloud
+from recon.types import Camera
 
 # id, name, number of parameters; src/colmap/sensor/models.h
 _MODELS = (

@@ -28,7 +28,8 @@ from recon.surface.mesh import clean, color_vertices, facing_cameras, simplify
 from recon.surface.multiview import Prior, refine
 from recon.surface.options import FuseOptions, SurfaceOptions
 from recon.surface.store import DepthStore, StoredDepthMaps
-from recon.types import DepthMap, DepthSamples, ImageArray, Mesh, PointCloud, Rejected, Scene
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import DepthSamples, ImageArray, Rejected, Scene
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from recon.errors import SurfaceError
 from recon.surface.fuse import view_weights
 from recon.surface.grid import pixel_points
 from recon.surface.options import FuseOptions
-from recon.types import DepthMap, PointCloud
+from recon.surface.types import DepthMap, PointCloud
 
 _NUM_CHANNELS = 9  # position, colour, normal
 

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from recon.surface.options import MultiviewOptions
-from recon.types import DepthMap
+from recon.surface.types import DepthMap
 
 
 def count_consistent(

@@ -12,7 +12,8 @@ from recon.surface.align import Alignment, FrameSamples, align, samples_in_frame
 from recon.surface.frames import Frame
 from recon.surface.options import DensifyOptions
 from recon.surface.smooth import interpolate
-from recon.types import DepthMap, DepthSamples
+from recon.surface.types import DepthMap
+from recon.types import DepthSamples
 
 _POINT_LOG_SIGMA = 0.01  # of triangulated points, as seen by the interpolation
 _HALF_CONFIDENCE_SIGMA = 0.05  # relative depth error at which a prior is worth half

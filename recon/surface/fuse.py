@@ -19,7 +19,7 @@ from recon.errors import SurfaceError
 from recon.surface.backend import open3d
 from recon.surface.grid import BLOCK_SIDE, GridPlan, plan_grid, usable
 from recon.surface.options import FuseOptions
-from recon.types import DepthMap, Mesh
+from recon.surface.types import DepthMap, Mesh
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recon.errors import SurfaceError
 from recon.surface.options import FuseOptions
-from recon.types import DepthMap
+from recon.surface.types import DepthMap
 
 logger = logging.getLogger(__name__)
 

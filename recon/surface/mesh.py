@@ -14,7 +14,7 @@ from recon.errors import SurfaceError
 from recon.surface.backend import open3d
 from recon.surface.fuse import view_weights
 from recon.surface.options import FuseOptions
-from recon.types import DepthMap, Mesh
+from recon.surface.types import DepthMap, Mesh
 
 _GREY = 128
 

@@ -19,7 +19,7 @@ from recon.surface.frames import Frame
 from recon.surface.options import MultiviewOptions
 from recon.surface.photometric import GreyView, Matcher, grey_view
 from recon.surface.sgm import aggregate
-from recon.types import DepthMap
+from recon.surface.types import DepthMap
 
 _COARSE_REDUCTION = 2
 _STEP_PX = 0.8  # movement in the neighbour's image between two hypotheses

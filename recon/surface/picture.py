@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from recon.errors import OutputError
 from recon.surface.backend import open3d
-from recon.types import Camera, ImageArray, Mesh
+from recon.surface.types import Mesh
+from recon.types import Camera, ImageArray
 
 _BACKGROUND = (255, 255, 255)
 _CLAY = (205, 200, 192)

@@ -15,7 +15,8 @@ from typing import Literal, Protocol, overload
 import numpy as np
 
 from recon.errors import OutputError
-from recon.types import Camera, DepthMap
+from recon.surface.types import DepthMap
+from recon.types import Camera
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,13 @@ from PIL import Image
 
 from recon.cameras.pixels import index_from_corner
 from recon.errors import BadInputError, OutputError
+from recon.surface.types import Mesh
 from recon.synth.dataset import look_at
 from recon.synth.gt_mesh import visible_mesh
 from recon.synth.render import Lens, SynthView, render_depth, render_view
 from recon.synth.room import make_room
 from recon.synth.world import World
-from recon.types import Camera, Mesh
+from recon.types import Camera
 
 FULL_FRAME_DIAGONAL_MM = 43.267  # of 36 x 24 mm; "35 mm equivalent" compares diagonals (CIPA DCG-001)
 CONVENTION = (

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.surface.types import Mesh
 from recon.synth.correspondence import visible_points
 from recon.synth.render import SynthView
 from recon.synth.world import Kind, World
-from recon.types import Mesh
 
 
 def _patches(kind: int, size_m: NDArray[np.float64], cell_m: float) -> list[tuple[NDArray[np.float64], bool]]:

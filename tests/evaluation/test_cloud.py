@@ -13,7 +13,8 @@ from recon.evaluation.cloud import (
     seen_by,
     transformed,
 )
-from recon.types import Camera, DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import Camera
 
 CAMERA = Camera.pinhole(64, 48, 50.0, 50.0, 32.0, 24.0)
 POSE = np.eye(3, 4)

@@ -17,7 +17,8 @@ from recon.evaluation.pose import Similarity
 from recon.evaluation.surfaces import estimate_normals, refine_by_icp, sample
 from recon.evaluation.trajectory import move_cameras
 from recon.interop.result import Reconstructed, Surface, placeholder_names
-from recon.types import Camera, DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.types import Camera
 from tests.interop.toy import CAMERA, HEIGHT, WIDTH, toy, wall
 
 SCENE = toy(7, seed=2)

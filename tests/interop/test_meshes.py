@@ -18,7 +18,7 @@ from recon.interop.meshes import (
     write_cloud,
     write_mesh,
 )
-from recon.types import Mesh, PointCloud
+from recon.surface.types import Mesh, PointCloud
 
 
 def wavy_sheet(side: int = 12) -> Mesh:

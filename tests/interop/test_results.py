@@ -15,7 +15,7 @@ from recon.interop.meshes import write_cloud, write_mesh
 from recon.interop.nerfstudio import Frame, write_transforms
 from recon.interop.result import match_names
 from recon.interop.results import read_result
-from recon.types import PointCloud
+from recon.surface.types import PointCloud
 from tests.interop.toy import (
     CAMERA,
     HEIGHT,

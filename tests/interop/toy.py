@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from recon.types import Camera, Mesh
+from recon.surface.types import Mesh
+from recon.types import Camera
 
 WIDTH, HEIGHT, FOCAL = 56, 42, 50.0
 CAMERA = Camera.pinhole(WIDTH, HEIGHT, FOCAL, FOCAL + 1, WIDTH / 2, HEIGHT / 2)

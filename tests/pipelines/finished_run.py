@@ -15,7 +15,8 @@ from recon.capture.records import ImportRecord, record_path, write_record
 from recon.interop.meshes import write_mesh
 from recon.mapping.model import UNKNOWN_SCALE, write_model
 from recon.surface.store import FolderDepthStore
-from recon.types import Camera, DepthMap, GpsFix, MetricScale, PosedView, Scene
+from recon.surface.types import DepthMap
+from recon.types import Camera, GpsFix, MetricScale, PosedView, Scene
 from tests.interop.toy import HEIGHT, WIDTH, Toy, toy, wall
 
 METRIC = MetricScale(1.0, 0.97, 1.03, ("gps",), ())

@@ -11,7 +11,8 @@ from pipelines.demo import ROOM, demo_options
 from pipelines.evaluate import evaluate
 from recon.interop.colmap import read_ground_truth
 from recon.interop.meshes import read_mesh, write_mesh
-from recon.types import Camera, Mesh, MetricScale, PosedView, Scene
+from recon.surface.types import Mesh
+from recon.types import Camera, MetricScale, PosedView, Scene
 
 CAMERA = Camera("PINHOLE", 640, 480, (482.0, 482.0, 320.0, 240.0))
 

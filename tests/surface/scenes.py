@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.types import Camera, DepthMap, MetricScale, PosedView, Scene
+from recon.surface.types import DepthMap
+from recon.types import Camera, MetricScale, PosedView, Scene
 
 METRIC = MetricScale(1.0, 1.0, 1.0, ("test",), ())
 

@@ -9,7 +9,8 @@ from recon.surface.align import align, samples_in_frame
 from recon.surface.densify import complete, dense_depth, photo_to_frame, prior_confidence, sensor_depth
 from recon.surface.frames import Frame
 from recon.surface.options import DensifyOptions
-from recon.types import Camera, DepthMap, DepthSamples
+from recon.surface.types import DepthMap
+from recon.types import Camera, DepthSamples
 
 OPTIONS = DensifyOptions(solve_px=80)
 WIDTH, HEIGHT = 160, 120

@@ -11,7 +11,7 @@ from recon.surface.fuse import fuse, in_canonical_order, view_cosines, view_weig
 from recon.surface.grid import BLOCK_SIDE, plan_grid
 from recon.surface.mesh import clean, color_vertices, facing_cameras, simplify
 from recon.surface.options import FuseOptions
-from recon.types import Mesh
+from recon.surface.types import Mesh
 from tests.surface.scenes import camera, exact_map, look_from, plane_depth, sphere_maps, texture
 
 VOXEL = 0.02

@@ -6,7 +6,8 @@ from PIL import Image
 
 from recon.errors import OutputError
 from recon.surface.picture import overview_camera, render_mesh, render_mesh_png
-from recon.types import Camera, Mesh
+from recon.surface.types import Mesh
+from recon.types import Camera
 
 CAMERA = Camera.pinhole(60, 40, 40.0, 40.0, 30.0, 20.0)
 

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from recon.errors import BadInputError, OutputError
+from recon.surface.types import Mesh
 from recon.synth.capture import SynthCaptureOptions, depth_png, equivalent_35mm, ply_bytes, write_capture
 from recon.synth.dataset import make_room
 from recon.synth.gt_mesh import visible_mesh
 from recon.synth.render import SynthView
-from recon.types import Camera, Mesh
+from recon.types import Camera
 
 SMALL = SynthCaptureOptions(
     num_views=4, width_px=96, height_px=72, focal_px=72.0, depth_views=2, supersample=1, shadows=False, mesh_cell_m=0.1
