@@ -72,14 +72,17 @@ def run(options: Options) -> None:
         print(summary.text())
 
 
-def reconstruct(options: Options) -> Summary:
+def reconstruct(options: Options, models: Mapping[Task, TaskModel] | None = None) -> Summary:
     """Makes the mesh; what was computed by an earlier, interrupted or different run is used where it still holds.
+
+    ``models`` answer instead of the checkpoints that the options name.
 
     Raises:
         ReconError: nothing could be made; ``summary.json`` in the workspace says how far it came.
     """
     options.check()
-    models = {task: TaskModel(options.models, task) for task in TASKS}
+    if models is None:
+        models = {task: TaskModel(options.models, task) for task in TASKS}
     with (
         readable_os_errors(),
         open_workspace(options.workspace_folder, options.overwrite) as workspace,
