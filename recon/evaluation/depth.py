@@ -7,6 +7,7 @@ number has no error; ``parse_rate`` says how many those are.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -73,6 +74,22 @@ def score_depth(predicted_m: ArrayLike, truth_m: ArrayLike) -> DepthScores:
         silog=float(100 * np.std(log_ratio)),
         log_sigma=float(1.4826 * np.median(np.abs(log_ratio))),
     )
+
+
+def median_scaled(predicted_m: ArrayLike, truth_m: ArrayLike, groups: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Predictions ``[N]`` with every group's (photo's) median brought to the median of its truth (Zhou et al., CVPR
+    2017, for depth up to scale). Unparsed predictions (NaN) stay so, and count in no median.
+    """
+    predicted, truth = np.asarray(predicted_m, np.float64), np.asarray(truth_m, np.float64)
+    if not predicted.shape == truth.shape == (len(groups),):
+        raise ValueError(f"expected equal lengths, got {predicted.shape}, {truth.shape} and {len(groups)} groups")
+    _, group_of = np.unique([str(group) for group in groups], return_inverse=True)
+    scaled = np.full(len(predicted), np.nan)
+    for group in range(int(group_of.max(initial=-1)) + 1):
+        rows = np.flatnonzero((group_of == group) & np.isfinite(predicted) & (predicted > 0))
+        if len(rows):
+            scaled[rows] = predicted[rows] * np.median(truth[rows]) / np.median(predicted[rows])
+    return scaled
 
 
 @dataclass(frozen=True)
