@@ -105,12 +105,16 @@ class PoseForm:
 
 @dataclass(frozen=True)
 class ObjectForm:
-    """Questions about regions; ``region`` holds ``{x1} {y1} {x2} {y2}`` and stands for a region in a question."""
+    """Questions about regions; ``region`` holds ``{x1} {y1} {x2} {y2}`` and stands for a region in a question.
+
+    ``brief_answers``: teachers' answers leave out the statement around the value (``Correct.``, ``1.25 meters.``).
+    """
 
     coordinates: Coordinates
     region: str
     image: ImageProfile
     max_new_tokens: int
+    brief_answers: bool = False
 
 
 @dataclass(frozen=True)
@@ -282,10 +286,11 @@ _RECON_1 = Dialect(
         max_new_tokens=64,
     ),
     object=ObjectForm(
-        coordinates=_RELEASED_1000,
-        region="bounding box region ({x1}, {y1}, {x2}, {y2})",
+        coordinates=_RECON_1000,
+        region="region x{x1} y{y1} x{x2} y{y2}",
         image=_RECON_IMAGE,
-        max_new_tokens=128,
+        max_new_tokens=16,
+        brief_answers=True,
     ),
 )
 

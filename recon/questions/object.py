@@ -58,11 +58,19 @@ FORMS: Mapping[str, Form] = MappingProxyType(
             "{a} is smaller in size than {b}",
             "{a} is not smaller in size than {b}",
         ),
+        "bigger": _polarity("Is {a} bigger than {b}?", "{a} is bigger than {b}", "{a} is not bigger than {b}"),
         "wider": _polarity("Is {a} wider than {b}?", "{a} is wider than {b}", "{a} is not wider than {b}"),
+        "thinner": _polarity("Is {a} thinner than {b}?", "{a} is thinner than {b}", "{a} is not thinner than {b}"),
         "taller": _polarity("Is {a} taller than {b}?", "{a} is taller than {b}", "{a} is not taller than {b}"),
+        "shorter": _polarity("Is {a} shorter than {b}?", "{a} is shorter than {b}", "{a} is not shorter than {b}"),
         "left": _polarity("Is {a} to the left of {b}?", "{a} is to the left of {b}", "{a} is not to the left of {b}"),
+        "right": _polarity(
+            "Is {a} to the right of {b}?", "{a} is to the right of {b}", "{a} is not to the right of {b}"
+        ),
         "above": _polarity("Is {a} above {b}?", "{a} is above {b}", "{a} is not above {b}"),
+        "below": _polarity("Is {a} below {b}?", "{a} is below {b}", "{a} is not below {b}"),
         "behind": _polarity("Is {a} behind {b}?", "{a} is behind {b}", "{a} is not behind {b}"),
+        "front": _polarity("Is {a} in front of {b}?", "{a} is in front of {b}", "{a} is not in front of {b}"),
         "width": Form("object_length", "What is the width of {a}?", answer="The width of {a} is {value} meters."),
         "height": Form("object_length", "What is the height of {a}?", answer="The height of {a} is {value} meters."),
         "distance": Form(
@@ -132,8 +140,9 @@ def region_text(dialect: Dialect, unified: UnifiedImage, box: ArrayLike) -> str:
     low, high = np.clip(low, 0, size), np.clip(high, 0, size)
     if (low >= high).any():
         raise BadInputError(f"region {np.asarray(box).tolist()} lies outside the unified photo; give one inside it")
-    # The labels hold the indices of the first and the last pixel of a box.
-    corners = np.stack([low + 0.5, np.maximum(high - 0.5, low + 0.5)])
+    corners = np.stack([low, high])
+    if form.coordinates.convention == "index":  # the indices of the first and the last pixel of a box
+        corners = np.stack([low + 0.5, np.maximum(high - 0.5, low + 0.5)])
     (x1, y1), (x2, y2) = form.coordinates.write(corners, camera).tolist()
     return form.region.format(x1=x1, y1=y1, x2=x2, y2=y2)
 
@@ -209,13 +218,16 @@ def answer_text(
     dialect: Dialect, unified: UnifiedImage, form_name: str, boxes: Sequence[ArrayLike], value: float
 ) -> str:
     """The answer that teaches a value: truth (0 or 1), metres, or the hour (1 to 12), by the form's kind."""
-    form = get_form(form_name)
+    form, brief = get_form(form_name), _form(dialect).brief_answers
     if form.kind == "object_polarity":
+        if brief:
+            return "Correct." if value else "Incorrect."
         return _fill(form.yes if value else form.no, dialect, unified, boxes)
     if form.kind == "object_clock":
-        hour = round(value) % 12 or 12
-        return _fill(form.answer.replace("{value}", str(hour)), dialect, unified, boxes)
-    return _fill(form.answer.replace("{value}", f"{value:.2f}"), dialect, unified, boxes)
+        hour = str(round(value) % 12 or 12)
+        return f"{hour} o'clock." if brief else _fill(form.answer.replace("{value}", hour), dialect, unified, boxes)
+    metres = f"{value:.2f}"
+    return f"{metres} meters." if brief else _fill(form.answer.replace("{value}", metres), dialect, unified, boxes)
 
 
 def get_form(name: str) -> Form:

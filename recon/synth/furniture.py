@@ -153,7 +153,8 @@ class Furnisher:
         b.box((0, 0, height + 0.34), (0.55, 0.03, 0.33), screen)
         b.box((0, 0.01, height + 0.1), (0.05, 0.03, 0.2), dark)
         b.cylinder((0, 0, height + 0.008), 0.11, 0.016, dark)
-        b.box((0, -0.25, height + 0.012), (0.44, 0.14, 0.024), self.palette.printed())
+        b.place("keyboard", *b.to_world(0, -0.25), yaw)
+        b.box((0, 0, height + 0.012), (0.44, 0.14, 0.024), self.palette.printed())
 
     def wardrobe_boxes(self, x: float, y: float, yaw: float) -> None:
         """A pile of cardboard boxes."""

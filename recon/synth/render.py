@@ -73,6 +73,17 @@ def render_depth(world: World, camera: Camera, cam_from_world: NDArray[np.float6
     return visibility(world, camera, cam_from_world, camera_rays(world, camera, cam_from_world))[0]
 
 
+def render_geometry(
+    world: World, camera: Camera, cam_from_world: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int16]]:
+    """Z-depth [H, W], unit normals towards the camera [H, W, 3] and object ids [H, W] at the pixel centres."""
+    rays = camera_rays(world, camera, cam_from_world)
+    depth, owner = visibility(world, camera, cam_from_world, rays)
+    surface = surface_of(world, cam_from_world, rays, depth, owner)
+    normals = np.ascontiguousarray(surface.normals.T).reshape(*depth.shape, 3)
+    return depth, normals, world.object_id[owner]
+
+
 def _shade(
     world: World,
     camera: Camera,

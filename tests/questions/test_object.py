@@ -79,7 +79,7 @@ def test_regions_and_words_must_fit(text: str, num_boxes: int, message: str) -> 
 
 def test_forms_are_checked() -> None:
     unified = image(100, 100)
-    with pytest.raises(BadInputError, match="'colour' is unknown; accepted: smaller, wider"):
+    with pytest.raises(BadInputError, match="'colour' is unknown; accepted: smaller, bigger, wider"):
         object.ask_form(RELEASED, unified, "colour", [])
     with pytest.raises(BadInputError, match=r"about 2 region\(s\), found 1"):
         object.ask_form(RELEASED, unified, "distance", [(0, 0, 9, 9)])

@@ -124,7 +124,10 @@ def test_object(dialect: Dialect, form_name: str) -> None:
     form = object.FORMS[form_name]
     boxes = [(10, 20, 110, 220), (300, 40, 420, 400)][: form.num_regions]
     question = object.ask_form(dialect, unified, form_name, boxes)
-    assert len(re.findall(r"bounding box region \(\d+, \d+, \d+, \d+\)", question.text)) == form.num_regions
+    region = (
+        r"region x\d+ y\d+ x\d+ y\d+" if dialect.name == "recon-1" else r"bounding box region \(\d+, \d+, \d+, \d+\)"
+    )
+    assert len(re.findall(region, question.text)) == form.num_regions
     assert object.kind_of(question.text) == question.kind == form.kind
     values = {"object_polarity": [0.0, 1.0], "object_length": [0.07, 2.35, 117.0], "object_clock": [1.0, 12.0]}
     for value in values[form.kind]:
