@@ -78,8 +78,8 @@ def score_match(predicted_px: ArrayLike, truth_px: ArrayLike, size_px: ArrayLike
         raise ValueError(f"expected equal shapes [N, 2] with N of at least 1, got {sorted(shapes)}")
     if says_hidden.shape != (len(predicted),):
         raise ValueError(f"expected {len(predicted)} denials, got shape {says_hidden.shape}")
-    positions: NDArray[np.bool_] = np.isfinite(predicted).all(axis=1)
-    visible: NDArray[np.bool_] = np.isfinite(truth).all(axis=1)
+    positions = np.isfinite(predicted[:, 0]) & np.isfinite(predicted[:, 1])
+    visible = np.isfinite(truth[:, 0]) & np.isfinite(truth[:, 1])
     normalised, pixels = endpoint_errors(predicted[visible], truth[visible], size[visible])
     has_error = np.isfinite(normalised)
     hidden = np.logical_not(visible)
