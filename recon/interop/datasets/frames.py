@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.cameras.pinhole import project, rays
-from recon.cameras.pixels import containing_pixels
+from recon.cameras.pixels import containing_pixels, corner_from_index, resize_pixels
 from recon.errors import BadInputError
 from recon.interop.datasets.records import DepthItem, Fault, PairItem
 from recon.types import Camera
@@ -24,6 +24,18 @@ MIN_OVERLAP = 0.25  # of the pixels with depth, in both directions: VLM3's train
 _OVERLAP_PROBES = 400
 _SAME_SURFACE = 0.05  # relative difference of depth up to which both photos see one surface
 _OCCLUDED = 0.15  # and from which on the second photo surely sees another one
+_KEPT_FRAMES = 24  # depths in memory
+
+
+@dataclass(frozen=True)
+class FrameDepth:
+    """What is known of a frame's depth: z-depth ``depth_m`` ``[N]`` (scene units where the scene is not metric) at
+    ``pixels`` ``[N, 2]`` of the photo, and, where there is one, a z-depth map ``[H, W]`` over the photo's view, of its
+    pixel grid or of a smaller one, NaN unknown: the test of what the photo sees (a laser scan has none)."""
+
+    pixels: NDArray[np.float64]
+    depth_m: NDArray[np.float64]
+    map_m: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,18 +46,14 @@ class Frame:
         name: of the photo, relative to the folder of images that the labels will name.
         image: the file.
         camera: of its pixels.
-        depth: loads points with known z-depth: pixels ``[N, 2]`` of the photo and metres ``[N]`` (scene units where the
-            scene is not metric); None for a photo without depth. Raises BadInputError for a damaged file.
-        depth_map: loads z-depth ``[H, W]`` of the photo's own pixel grid or of a smaller one over the same view, NaN
-            unknown; None where there is none (a laser scan that is projected is no map).
+        load_depth: reads its depth; raises BadInputError for a damaged file. None for a photo without depth.
         cam_from_world: ``[3, 4]`` or None.
     """
 
     name: str
     image: Path
     camera: Camera
-    depth: Callable[[], tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
-    depth_map: Callable[[], NDArray[np.float32]] | None = None
+    load_depth: Callable[[], FrameDepth] | None = None
     cam_from_world: NDArray[np.float64] | None = None
 
 
@@ -58,12 +66,12 @@ class SceneFrames:
     is_metric: bool = True
 
 
-def points_of_map(depth_map: NDArray[np.float32], camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixel centres ``[N, 2]`` of the photo where a depth map over its view knows the depth, and metres ``[N]``."""
-    rows, columns = np.nonzero(np.isfinite(depth_map) & (depth_map > 0))
-    scale = np.array([camera.width_px / depth_map.shape[1], camera.height_px / depth_map.shape[0]])
+def depth_of_map(map_m: NDArray[np.float32], camera: Camera) -> FrameDepth:
+    """The depth of a frame whose map covers its view: points at the centres of the map's known pixels."""
+    rows, columns = np.nonzero(np.isfinite(map_m) & (map_m > 0))
+    scale = np.array([camera.width_px / map_m.shape[1], camera.height_px / map_m.shape[0]])
     pixels = (np.stack([columns, rows], axis=1) + 0.5) * scale
-    return pixels, depth_map[rows, columns].astype(np.float64)
+    return FrameDepth(pixels, map_m[rows, columns].astype(np.float64), map_m)
 
 
 def depth_items(
@@ -79,21 +87,22 @@ def depth_items(
             raise BadInputError(f"{scene.name}: depths are known up to scale only; they make no metric labels")
         for frame in scene.frames:
             number += 1
-            if frame.depth is None:
+            if frame.load_depth is None:
                 continue
             rng = np.random.default_rng([seed, number])
             try:
-                pixels, depth_m = frame.depth()
+                known = frame.load_depth()
             except BadInputError as error:
                 on_fault(Fault(number, str(error)))
                 continue
-            if len(pixels) == 0:
+            if len(known.pixels) == 0:
                 on_fault(Fault(number, f"{frame.name}: no pixel has a depth"))
                 continue
-            chosen = rng.permutation(len(pixels))[:num_points]
+            chosen = rng.permutation(len(known.pixels))[:num_points]
             # curated files hold whole pixels: the centre of the one that contains the point
-            whole = containing_pixels(pixels[chosen], frame.camera.width_px, frame.camera.height_px) + 0.5
-            yield DepthItem(frame.name, frame.image, frame.camera, whole, depth_m[chosen], "z", number)
+            size = frame.camera.width_px, frame.camera.height_px
+            whole = corner_from_index(containing_pixels(known.pixels[chosen], *size))
+            yield DepthItem(frame.name, frame.image, frame.camera, whole, known.depth_m[chosen], "z", number)
 
 
 def pair_items(
@@ -111,40 +120,33 @@ def pair_items(
     """
     number = 0
     for index, scene in enumerate(scenes):
-        frames = [frame for frame in scene.frames if frame.cam_from_world is not None and frame.depth_map is not None]
+        frames = [frame for frame in scene.frames if frame.cam_from_world is not None and frame.load_depth is not None]
         rng = np.random.default_rng([seed, index])
-        candidates = [(i, j) for i in range(len(frames)) for j in range(len(frames)) if i < j]
-        maps: dict[int, NDArray[np.float32] | None] = {}
+        candidates = [(i, j) for i in range(len(frames)) for j in range(i + 1, len(frames))]
+        loaded = _Loaded(frames, on_fault)
         found = 0
-        for i, j in (candidates[k] for k in rng.permutation(len(candidates))):
+        for k in rng.permutation(len(candidates)):
             if found >= pairs_per_scene:
                 break
-            pair = (i, j) if rng.random() < 0.5 else (j, i)
+            i, j = candidates[k] if rng.random() < 0.5 else candidates[k][::-1]
             number += 1
-            loaded = [_map(frames, maps, k, number, on_fault) for k in pair]
-            if loaded[0] is None or loaded[1] is None:
+            known1, known2 = loaded.get(i, number), loaded.get(j, number)
+            if known1 is None or known2 is None:
                 continue
-            first, second = frames[pair[0]], frames[pair[1]]
-            forth = overlap(first, loaded[0], second, loaded[1], rng)
-            if forth <= min_overlap or overlap(second, loaded[1], first, loaded[0], rng) <= min_overlap:
+            if overlap(frames[i], known1, frames[j], known2, rng) <= min_overlap:
+                continue
+            if overlap(frames[j], known2, frames[i], known1, rng) <= min_overlap:
                 continue
             found += 1
-            yield _pair(scene, first, loaded[0], second, loaded[1], num_points, rng, number)
+            yield _pair(scene, (frames[i], known1), (frames[j], known2), num_points, rng, number)
 
 
-def overlap(
-    first: Frame,
-    map1: NDArray[np.float32],
-    second: Frame,
-    map2: NDArray[np.float32],
-    rng: np.random.Generator,
-) -> float:
-    """Share of the first photo's pixels with known depth whose surface the second photo sees, from 400 of them."""
-    pixels, depth = points_of_map(map1, first.camera)
-    if len(pixels) == 0:
+def overlap(first: Frame, known1: FrameDepth, second: Frame, known2: FrameDepth, rng: np.random.Generator) -> float:
+    """Share of the first photo's points with known depth whose surface the second photo sees, from 400 of them."""
+    if len(known1.pixels) == 0:
         return 0.0
-    chosen = rng.permutation(len(pixels))[:_OVERLAP_PROBES]
-    _, visible, _ = transfer(first, pixels[chosen], depth[chosen], second, map2)
+    chosen = rng.permutation(len(known1.pixels))[:_OVERLAP_PROBES]
+    _, visible, _ = transfer(first, known1.pixels[chosen], known1.depth_m[chosen], second, known2)
     return float(visible.mean())
 
 
@@ -153,23 +155,27 @@ def transfer(
     pixels1: NDArray[np.float64],
     depth1: NDArray[np.float64],
     second: Frame,
-    map2: NDArray[np.float32],
+    known2: FrameDepth,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Where points of the first photo are in the second: pixels ``[N, 2]`` (NaN behind the camera), which of them it
-    sees, and which it surely does not."""
+    sees ``[N]``, and which it surely does not ``[N]``. Without a depth map of the second, nothing is known seen."""
     relative = cam1_from_cam2(first, second)
     seen1 = rays(first.camera, pixels1) * depth1[:, None]  # [N, 3]
     seen2 = (seen1 - relative[:, 3]) @ relative[:, :3]
     pixels2 = project(second.camera, seen2)
-    size = np.array([second.camera.width_px, second.camera.height_px])
-    finite = np.isfinite(pixels2).all(axis=1)
-    inside = finite & (pixels2 >= 0).all(axis=1) & (pixels2 < size).all(axis=1)
-    rows_columns = np.where(inside[:, None], pixels2, 0.0) / size * [map2.shape[1], map2.shape[0]]
-    columns, rows = containing_pixels(rows_columns, map2.shape[1], map2.shape[0]).T
-    with np.errstate(invalid="ignore"):  # unknown depth compares as not visible and not hidden
+    known = np.isfinite(seen1[:, 0])
+    x, y = np.nan_to_num(pixels2, nan=-1.0).T
+    inside = (x >= 0) & (x < second.camera.width_px) & (y >= 0) & (y < second.camera.height_px)
+    map2 = known2.map_m
+    if map2 is None:
+        return pixels2, np.zeros(len(pixels2), dtype=bool), known & ~inside
+    size = (second.camera.width_px, second.camera.height_px)
+    cells = resize_pixels(np.where(inside[:, None], pixels2, 0.0), size, (map2.shape[1], map2.shape[0]))
+    columns, rows = containing_pixels(cells, map2.shape[1], map2.shape[0]).T
+    with np.errstate(invalid="ignore"):  # unknown depth compares as neither seen nor hidden
         ratio = seen2[:, 2] / map2[rows, columns]
         visible = inside & (np.abs(ratio - 1) < _SAME_SURFACE)
-        hidden = np.isfinite(seen1[:, 2]) & (~inside | (ratio > 1 + _OCCLUDED))
+        hidden = known & (~inside | (ratio > 1 + _OCCLUDED))
     return pixels2, visible, hidden
 
 
@@ -182,40 +188,43 @@ def cam1_from_cam2(first: Frame, second: Frame) -> NDArray[np.float64]:
     return np.column_stack([rotation, pose1[:, 3] - rotation @ pose2[:, 3]])
 
 
-def _map(
-    frames: Sequence[Frame],
-    maps: dict[int, NDArray[np.float32] | None],
-    index: int,
-    number: int,
-    on_fault: Callable[[Fault], None],
-) -> NDArray[np.float32] | None:
-    """A frame's depth map, kept for the next pair; None when it can't be read (told once)."""
-    if index not in maps:
-        if len(maps) > 64:
-            maps.clear()
-        load = frames[index].depth_map
-        assert load is not None
-        try:
-            maps[index] = load()
-        except BadInputError as error:
-            on_fault(Fault(number, str(error)))
-            maps[index] = None
-    return maps[index]
+class _Loaded:
+    """Depths of a scene's frames, the last of them kept; a frame that can't be read is told of once."""
+
+    def __init__(self, frames: Sequence[Frame], on_fault: Callable[[Fault], None]) -> None:
+        self._frames, self._on_fault = frames, on_fault
+        self._kept: dict[int, FrameDepth] = {}
+        self._bad: set[int] = set()
+
+    def get(self, index: int, number: int) -> FrameDepth | None:
+        if index in self._bad:
+            return None
+        if index not in self._kept:
+            if len(self._kept) >= _KEPT_FRAMES:
+                self._kept.pop(next(iter(self._kept)))
+            load = self._frames[index].load_depth
+            assert load is not None
+            try:
+                self._kept[index] = load()
+            except BadInputError as error:
+                self._bad.add(index)
+                self._on_fault(Fault(number, str(error)))
+                return None
+        return self._kept[index]
 
 
 def _pair(
     scene: SceneFrames,
-    first: Frame,
-    map1: NDArray[np.float32],
-    second: Frame,
-    map2: NDArray[np.float32],
+    one: tuple[Frame, FrameDepth],
+    two: tuple[Frame, FrameDepth],
     num_points: int,
     rng: np.random.Generator,
     number: int,
 ) -> PairItem:
-    pixels, depth = points_of_map(map1, first.camera)
-    chosen = rng.permutation(len(pixels))[: 2 * num_points]  # some are neither visible nor hidden
-    pixels2, visible, hidden = transfer(first, pixels[chosen], depth[chosen], second, map2)
+    (first, known1), (second, known2) = one, two
+    chosen = rng.permutation(len(known1.pixels))[: 2 * num_points]  # some are neither seen nor surely hidden
+    pixels1 = known1.pixels[chosen]
+    pixels2, visible, hidden = transfer(first, pixels1, known1.depth_m[chosen], second, known2)
     clear = np.flatnonzero(visible | hidden)[:num_points]
     pixels2[hidden] = np.nan
     return PairItem(
@@ -225,7 +234,7 @@ def _pair(
         image2=second.image,
         camera1=first.camera,
         camera2=second.camera,
-        pixels1=pixels[chosen][clear],
+        pixels1=pixels1[clear],
         pixels2=pixels2[clear],
         cam1_from_cam2=cam1_from_cam2(first, second),
         is_metric=scene.is_metric,

@@ -1,6 +1,7 @@
 """Questions about regions: entries of SpatialRGPT-Bench (Cheng et al., NeurIPS 2024).
 
-The layout is what github.com/AnjieCheng/SpatialRGPT evaluates (``llava/eval/eval_spatial.py``). A JSON list, or JSON lines, of::
+The layout is what github.com/AnjieCheng/SpatialRGPT evaluates (``llava/eval/eval_spatial.py``): a JSON list, or JSON
+lines, of::
 
     {"id": "...", "image_info": {"file_path": "a.jpg", "height": 480, "width": 640}, "bbox": [[x1, y1, x2, y2], ...],
      "conversations": [{"from": "human", "value": "Is <mask> above <mask>?"}, {"from": "gpt", "value": "Yes, ..."}],

@@ -9,8 +9,8 @@
 
 Pixels are array indices, fractions allowed; ``null``: the second photo does not show the point. ``cam1_from_cam2``
 holds the rotation and camera 2's centre in camera 1's frame (OpenCV axes), in metres when ``metric``. A line needs
-pixels, a pose, or both. ``scene`` is optional (``image1``'s folder otherwise), ``overlap`` informs; ``camera1`` and ``camera2``
-take the place of intrinsics for lenses with distortion.
+pixels, a pose, or both. ``scene`` is optional (``image1``'s folder otherwise); ``camera1`` and ``camera2`` take the
+place of intrinsics for lenses with distortion.
 """
 
 from __future__ import annotations
