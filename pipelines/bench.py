@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from pipelines.hardware import cpu_name
 from recon.errors import BadInputError, OutputError
 
 
@@ -191,13 +192,13 @@ def write(options: Options, rows: Sequence[Row]) -> Path:
     """
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and options.device != "cpu" else _cpu_name()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() and options.device != "cpu" else cpu_name()
     data: dict[str, Any] = {
         "benchmark": f"bench {options.what}",
         "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
         "hardware": {
             "device": device,
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cpu_count": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
@@ -243,16 +244,6 @@ def _image(path: str) -> Any:
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
     p10, median, p90 = np.percentile(values, [10, 50, 90])
     return {"median": float(median), "p10": float(p10), "p90": float(p90)}
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.hardware import hardware
 from pipelines.records import encode
 from pipelines.stages import StageReport
 from pipelines.workspace import write_text
@@ -93,6 +94,7 @@ class Summary:
             "photos": self.photos(),
             "settings": self.settings,
             "versions": versions(),
+            "hardware": hardware(),
         }
 
     def write(self, path: Path) -> None:

@@ -40,7 +40,8 @@ class PoseReport:
     """Agreement of poses with ground truth. Lengths are in the ground truth's unit, NaN where nothing is registered.
 
     ``auc_exact`` and ``auc_histogram`` map a threshold in degrees to the area in [0, 1]. ``scale`` is the factor from
-    the estimate's unit to the ground truth's in the similarity alignment of the camera centres.
+    the estimate's unit to the ground truth's in the similarity alignment of the camera centres. ``recall`` is the curve
+    itself: the share of pairs with an error of at most 1, 2, ... degrees, up to the largest threshold.
     """
 
     num_views: int
@@ -54,6 +55,7 @@ class PoseReport:
     ate_rigid_rmse: float
     extent: float
     scale: float
+    recall: tuple[float, ...]
 
 
 def angle_deg(rotation: ArrayLike) -> Float64Array:
@@ -174,6 +176,7 @@ def evaluate_poses(
         ate_rigid_rmse=ate_rigid,
         extent=float(np.linalg.norm(np.ptp(true_centres, axis=0))),
         scale=scale,
+        recall=tuple(float((worst <= t).mean()) for t in range(1, max(thresholds_deg) + 1)) if len(worst) else (),
     )
 
 
