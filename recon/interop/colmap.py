@@ -19,7 +19,7 @@ from recon.errors import BadInputError, OutputError
 from recon.mapping.model import from_reconstruction, to_scene, write_model
 from recon.types import Camera, Scene
 
-__all__ = ["read_ground_truth", "read_model", "undistort_workspace", "write_model"]
+__all__ = ["rays_of_any_model", "read_ground_truth", "read_model", "undistort_workspace", "write_model"]
 
 
 def read_model(folder: Path) -> Scene:
@@ -42,6 +42,14 @@ def read_model(folder: Path) -> Scene:
     model = from_reconstruction(reconstruction)
     errors = np.array([reconstruction.points3D[i].error for i in sorted(reconstruction.points3D)])
     return to_scene(model, errors[model.observations.point] if len(errors) else np.zeros(0), ())
+
+
+def rays_of_any_model(camera: Camera, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Viewing rays [N, 3] with z = 1 of pixels [N, 2] of a camera of any COLMAP model, e.g. ``THIN_PRISM_FISHEYE``,
+    which :mod:`recon.cameras.pinhole` does not know; NaN where there is none."""
+    known = pycolmap.Camera(model=camera.model, width=camera.width_px, height=camera.height_px, params=camera.params)
+    points = np.asarray(known.cam_from_img(np.asarray(pixels, dtype=np.float64)), dtype=np.float64).reshape(-1, 2)
+    return np.column_stack([points, np.ones(len(points))])
 
 
 def undistort_workspace(workspace: Path, max_image_px: int = -1) -> Path:
