@@ -110,7 +110,7 @@ def ply_header(path: Path) -> PlyHeader:
 
 
 def read_points(path: Path, max_points: int, seed: int = 0) -> PointCloud:
-    """At most ``max_points`` vertices of a PLY cloud, drawn at random, with normals where the file has them.
+    """At most ``max_points`` vertices of a PLY cloud, drawn at random, with normals and colours where the file has them.
 
     Raises:
         BadInputError: the file holds no finite point.
@@ -123,6 +123,7 @@ def read_points(path: Path, max_points: int, seed: int = 0) -> PointCloud:
         points, normals = np.asarray(cloud.points_world_m), cloud.normals
         chosen = _choose(len(points), max_points, seed)
         points, normals = points[chosen], None if normals is None else np.asarray(normals)[chosen]
+        colors = None if cloud.colors is None else cloud.colors[chosen]
     else:
         mapped = np.memmap(path, header.dtype, "r", header.offset, (header.vertices,))
         chosen = _choose(header.vertices, max_points, seed)
@@ -131,10 +132,16 @@ def read_points(path: Path, max_points: int, seed: int = 0) -> PointCloud:
         points = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)
         names = header.dtype.names or ()
         normals = np.stack([rows[a] for a in ("nx", "ny", "nz")], axis=1) if {"nx", "ny", "nz"} <= set(names) else None
+        channels = [c for c in ("red", "green", "blue") if c in names and header.dtype[c] == np.uint8]
+        colors = np.stack([rows[c] for c in channels], axis=1) if len(channels) == 3 else None
     finite = np.isfinite(points).all(axis=1)
     if not finite.any():
         raise BadInputError(f"{path}: holds no finite point")
-    return PointCloud(points[finite], normals=None if normals is None else normals[finite].astype(np.float32))
+    return PointCloud(
+        points[finite],
+        None if colors is None else colors[finite],
+        None if normals is None else normals[finite].astype(np.float32),
+    )
 
 
 def _choose(count: int, max_points: int, seed: int) -> NDArray[np.int64]:

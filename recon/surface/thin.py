@@ -53,7 +53,7 @@ def _cells(vertices: NDArray, low: NDArray, cell: float) -> NDArray[np.int64]:
     keys = np.empty(len(vertices), dtype=np.int64)
     for start in range(0, len(vertices), _CHUNK):
         part = np.asarray(vertices[start : start + _CHUNK], dtype=np.float64)
-        finite: NDArray[np.bool_] = np.isfinite(part).all(axis=1)
+        finite = np.asarray(np.isfinite(part).all(axis=1))
         at = np.where(finite[:, None], (part - low) / cell, 0.0).astype(np.int64)  # [B, 3], below 2^21 each
         keys[start : start + _CHUNK] = np.where(finite, (at[:, 0] << 42) | (at[:, 1] << 21) | at[:, 2], -1)
     return keys
