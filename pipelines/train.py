@@ -122,6 +122,7 @@ def _school_vision(options: TrainOptions, parts: Parts, mixture: Mixture) -> Non
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
+    from recon.training.mixture import RoomDataset
     from recon.training.pool import render_pool
     from recon.training.vision import VisionSettings, school_vision
 
@@ -132,11 +133,17 @@ def _school_vision(options: TrainOptions, parts: Parts, mixture: Mixture) -> Non
         except (OSError, RuntimeError, SafetensorError) as error:
             raise BadInputError(f"{done}: not a vision tower of this size ({' '.join(str(error).split())})") from error
         return
-    rooms, form = mixture.datasets[0], mixture.dialect.depth
+    form = mixture.dialect.depth
     if form is None:
         raise BadInputError(f"--school-vision needs a dialect with depth questions; {mixture.dialect.name!r} has none")
+    found = [d for d in mixture.datasets if isinstance(d, RoomDataset) and d.task in ("depth", "object")]
+    if not found:
+        raise BadInputError("--school-vision needs a data set of procedural views (task depth or object) in --mixture")
+    rooms = found[0]
     with tqdm(desc="render", unit="view", disable=options.quiet) as bar:
-        render_pool(rooms.pool, rooms.split, 0, rooms.rooms, form.image, _updates(bar))
+        render_pool(
+            rooms.pool, rooms.split, 0, rooms.rooms, form.image, _updates(bar), shape="view", scenery=rooms.scenery
+        )
     settings = VisionSettings(options.school_vision, bf16=options.bf16, seed=options.seed)
     with tqdm(desc="vision", unit="step", disable=options.quiet) as bar:
         school_vision(parts.model, parts.image_processor, rooms.pool, settings, _updates(bar))

@@ -23,6 +23,7 @@ __all__ = [
     "covisible_share",
     "look_at",
     "make_room",
+    "make_world",
     "random_camera",
     "random_lens",
     "random_pair",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Split = Literal["train", "validation", "test"]
+Scenery = Literal["room", "block"]
 _PERIOD = 20  # of every 20 seeds in a row 18 train, 1 validates, 1 tests
 MIN_OVERLAP = 0.25  # share of pixels seen by both views of a pair (VLM3's training pairs, arXiv 2605.30561)
 
@@ -159,17 +161,27 @@ def _random_pose(rng: np.random.Generator, world: World, camera: Camera) -> NDAr
     return best
 
 
+def make_world(seed: int, scenery: Scenery = "room") -> World:
+    """The world of ``seed``: a furnished room, or an outdoor block."""
+    return make_room(seed)
+
+
 def random_view(
-    seed: int, width_px: int | None = None, height_px: int | None = None, focal_px: float | None = None
+    seed: int,
+    width_px: int | None = None,
+    height_px: int | None = None,
+    focal_px: float | None = None,
+    scenery: Scenery = "room",
 ) -> SynthView:
-    """A view of the room of ``seed``, from a random place with a random lens.
+    """A view of the world of ``seed``, from a random place with a random lens.
 
     Args:
-        seed: names the room and everything else.
+        seed: names the world and everything else.
         width_px, height_px, focal_px: of the picture; what is None is drawn (``random_camera``).
+        scenery: indoors or outdoors.
     """
     rng = np.random.default_rng([seed, 2])
-    world = make_room(seed)
+    world = make_world(seed, scenery)
     camera = random_camera(rng, width_px, height_px, focal_px)
     pose = _random_pose(rng, world, camera)
     return render_view(world, camera, pose, lens=random_lens(rng))
@@ -181,14 +193,17 @@ def random_pair(
     height_px: int | None = None,
     focal_px: float | None = None,
     min_overlap: float = MIN_OVERLAP,
+    scenery: Scenery = "room",
+    attempt: int = 0,
 ) -> tuple[SynthView, SynthView]:
-    """Two views of one room that share more than ``min_overlap`` of their pixels, in both directions.
+    """Two views of one world that share more than ``min_overlap`` of their pixels, in both directions.
 
     The second camera stands 0.1 to about 2 m from the first and looks near a point that the first one sees.
-    Arguments as for ``random_view``; with free sizes the second photo may have another aspect.
+    Arguments as for ``random_view``; with free sizes the second photo may have another aspect. ``attempt`` names
+    another pair of the same world (for the rare world where none is found: then both views are the same).
     """
-    rng = np.random.default_rng([seed, 3])
-    world = make_room(seed)
+    rng = np.random.default_rng([seed, 3, attempt] if attempt else [seed, 3])
+    world = make_world(seed, scenery)
     camera1 = random_camera(rng, width_px, height_px, focal_px)
     camera2 = random_camera(rng, width_px, height_px, focal_px) if rng.random() < 0.2 else camera1
     pose1 = _random_pose(rng, world, camera1)

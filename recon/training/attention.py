@@ -34,9 +34,9 @@ def packed_attention(
     """
     if packing is None:
         raise ValueError("packed attention needs the layout of the rows (packing=...)")
-    prefix_mask, suffix_mask = packing["prefix"], packing["suffixes"]
+    prefix_mask, owners = packing["prefix"], packing["suffixes"]
     batch, prefix = prefix_mask.shape
-    _, count, length = suffix_mask.shape
+    _, count, length = owners.shape
     key, value = key.to(query.dtype), value.to(query.dtype)
 
     seen = torch.ones(prefix, prefix, dtype=torch.bool, device=query.device).tril()
@@ -53,7 +53,7 @@ def packed_attention(
     mask = torch.cat(
         [
             prefix_mask[:, None, None, :].expand(-1, count, length, -1),
-            causal.expand(batch, count, -1, -1),
+            causal & (owners[..., :, None] == owners[..., None, :]),  # several suffixes may share a slot
         ],
         dim=-1,
     ).flatten(0, 1)[:, None]  # [B * N, 1, S, P + S]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from recon.engine.prompts import PromptWriter, common_prefix_length
-from recon.errors import BadInputError
+from recon.errors import BadInputError, CheckpointError
 from recon.types import UnifiedImage
 
 IGNORED = -100  # label of a token that is not learned (PyTorch's cross entropy)
@@ -33,13 +33,21 @@ class Lesson:
     answer: str
 
 
+Layout = Literal["packed", "turns"]
+
+
 @dataclass(frozen=True)
 class Sample:
-    """Images (unified) and lessons about them that do not see each other; ``dataset`` names where it comes from."""
+    """Images (unified) and lessons about them; ``dataset`` names where it comes from.
+
+    ``layout``: ``packed`` lessons do not see each other, as at inference; as ``turns`` of one chat (the paper's way)
+    each sees the ones before it.
+    """
 
     images: tuple[UnifiedImage, ...]
     lessons: tuple[Lesson, ...]
     dataset: str
+    layout: Layout = "packed"
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class EncodedSample:
 
     ``prefix_ids`` [P] and ``prefix_positions`` [3, P]; ``suffixes``: the ids of each [S_i]; ``labels``: what each
     suffix position predicts [S_i]; ``next_position``: where every suffix starts, on all axes; ``pixel_values``
-    [patches, features] and ``grids`` [images, 3] of the images; ``dataset`` for the log.
+    [patches, features] and ``grids`` [images, 3] of the images; ``dataset`` for the log, with how many unusable items
+    of it were passed over (``skipped``).
     """
 
     prefix_ids: Tensor
@@ -59,6 +68,7 @@ class EncodedSample:
     pixel_values: Tensor
     grids: Tensor
     dataset: str
+    skipped: int = 0
 
 
 class Encoder:
@@ -89,7 +99,14 @@ class Encoder:
         answers = self._tokenizer([lesson.answer + self._end for lesson in sample.lessons], add_special_tokens=False)[
             "input_ids"
         ]
-        shared = common_prefix_length(prompts) if len(prompts) > 1 else len(form.after_images)
+        if sample.layout == "turns":
+            shared, parts = len(form.after_images), [self._conversation(sample.lessons, prompts[0], answers)]
+        else:
+            shared = common_prefix_length(prompts) if len(prompts) > 1 else len(form.after_images)
+            parts = [
+                ([*prompt, *answer], [IGNORED] * len(prompt) + answer)
+                for prompt, answer in zip(prompts, answers, strict=True)
+            ]
 
         head_ids: list[int] = []
         head_positions: list[Tensor] = []
@@ -105,10 +122,9 @@ class Encoder:
         common = prompts[0][:shared]
         head_positions.append(_text_positions(position, len(common)))
         suffixes, labels = [], []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            suffix = [*prompt[shared:], *answer[:-1]]  # the end token is predicted, never read
-            suffixes.append(torch.tensor(suffix))
-            labels.append(torch.tensor([IGNORED] * (len(suffix) - len(answer)) + answer))
+        for ids, learned in parts:  # a token's label is the next one; the last end token is predicted, never read
+            suffixes.append(torch.tensor(ids[shared:-1]))
+            labels.append(torch.tensor(learned[shared + 1 :]))
         return EncodedSample(
             prefix_ids=torch.tensor([*head_ids, *common]),
             prefix_positions=torch.cat(head_positions, dim=1),
@@ -119,6 +135,31 @@ class Encoder:
             grids=grids,
             dataset=sample.dataset,
         )
+
+    def _conversation(
+        self, lessons: Sequence[Lesson], first_prompt: list[int], answers: list[list[int]]
+    ) -> tuple[list[int], list[int]]:
+        """Ids after the last image of a chat with one turn per lesson, and the same with what is not learned ignored.
+
+        Raises:
+            CheckpointError: the chat template rewrites earlier turns.
+        """
+        ids, learned = [*first_prompt, *answers[0]], [IGNORED] * len(first_prompt) + answers[0]
+        messages: list[dict[str, str]] = []
+        before = ""
+        for number, lesson in enumerate(lessons):
+            messages.append({"role": "user", "content": lesson.question})
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            assert isinstance(text, str)
+            if not text.startswith(before):
+                raise CheckpointError("the chat template changes earlier turns: lessons can't be turns of one chat")
+            if number > 0:
+                between = self._tokenizer(text[len(before) :], add_special_tokens=False)["input_ids"]
+                ids += [*between, *answers[number]]
+                learned += [IGNORED] * len(between) + answers[number]
+            before = text + lesson.answer + self._end
+            messages.append({"role": "assistant", "content": lesson.answer})
+        return ids, learned
 
 
 def _text_positions(start: int, length: int) -> Tensor:
@@ -131,39 +172,59 @@ def _image_positions(start: int, rows: int, columns: int) -> Tensor:
 
 
 def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, Any]:
-    """A batch for the model's forward with packed attention (and ``datasets``, names for the log).
+    """A batch for the model's forward with packed attention (and ``datasets``, ``skipped`` for the log).
 
-    Rows are padded to a common prefix length P, suffix count N and suffix length S: ``input_ids`` and ``labels``
-    [B, P + N * S], ``position_ids`` [3, B, P + N * S], ``packing`` the masks of the real tokens: ``prefix`` [B, P] and
-    ``suffixes`` [B, N, S].
+    Rows are padded to a common prefix length P and to N slots of S tokens; short suffixes share a slot. ``input_ids``
+    and ``labels`` [B, P + N * S], ``position_ids`` [3, B, P + N * S], ``packing``: ``prefix`` [B, P] marks the prefix's
+    real tokens, ``suffixes`` [B, N, S] numbers the suffix of each token within its slot from 1 (0: padding).
     """
     prefix = max(len(sample.prefix_ids) for sample in samples)
-    count = max(len(sample.suffixes) for sample in samples)
     length = max(len(suffix) for sample in samples for suffix in sample.suffixes)
+    places = [_slots([len(suffix) for suffix in sample.suffixes], length) for sample in samples]
+    count = max(slot for row in places for slot, _, _ in row) + 1
     shape = (len(samples), count, length)
     prefix_ids = torch.full((len(samples), prefix), pad_token_id)
     prefix_positions = torch.zeros(3, len(samples), prefix, dtype=torch.long)
     prefix_mask = torch.zeros(len(samples), prefix, dtype=torch.bool)
     suffix_ids, labels = torch.full(shape, pad_token_id), torch.full(shape, IGNORED)
-    suffix_mask = torch.zeros(shape, dtype=torch.bool)
-    starts = torch.tensor([sample.next_position for sample in samples])
-    suffix_positions = (starts[:, None, None] + torch.arange(length)).expand(shape)  # [B, N, S]
+    owners, suffix_positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     for row, sample in enumerate(samples):
         used = len(sample.prefix_ids)
         prefix_ids[row, :used] = sample.prefix_ids
         prefix_positions[:, row, :used] = sample.prefix_positions
         prefix_mask[row, :used] = True
-        for number, (suffix, label) in enumerate(zip(sample.suffixes, sample.labels, strict=True)):
-            suffix_ids[row, number, : len(suffix)] = suffix
-            labels[row, number, : len(suffix)] = label
-            suffix_mask[row, number, : len(suffix)] = True
+        for suffix, label, (slot, start, number) in zip(sample.suffixes, sample.labels, places[row], strict=True):
+            span = slice(start, start + len(suffix))
+            suffix_ids[row, slot, span] = suffix
+            labels[row, slot, span] = label
+            owners[row, slot, span] = number
+            suffix_positions[row, slot, span] = sample.next_position + torch.arange(len(suffix))
     ignored = torch.full((len(samples), prefix), IGNORED)
     return {
         "input_ids": torch.cat([prefix_ids, suffix_ids.flatten(1)], dim=1),
         "labels": torch.cat([ignored, labels.flatten(1)], dim=1),
         "position_ids": torch.cat([prefix_positions, suffix_positions.flatten(1).expand(3, -1, -1)], dim=2),
-        "packing": {"prefix": prefix_mask, "suffixes": suffix_mask},
+        "packing": {"prefix": prefix_mask, "suffixes": owners},
         "pixel_values": torch.cat([sample.pixel_values for sample in samples]),
         "image_grid_thw": torch.cat([sample.grids for sample in samples]),
         "datasets": [sample.dataset for sample in samples],
+        "skipped": [sample.skipped for sample in samples],
     }
+
+
+def _slots(lengths: Sequence[int], size: int) -> list[tuple[int, int, int]]:
+    """Places suffixes into slots of ``size`` tokens, each into the first with room, long ones first.
+
+    Returns:
+        per suffix: slot, first token in it, and its number in the slot from 1.
+    """
+    filled: list[list[int]] = []  # per slot: tokens used, suffixes held
+    places = [(0, 0, 0)] * len(lengths)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        slot = next((k for k, (used, _) in enumerate(filled) if used + lengths[index] <= size), len(filled))
+        if slot == len(filled):
+            filled.append([0, 0])
+        places[index] = (slot, filled[slot][0], filled[slot][1] + 1)
+        filled[slot][0] += lengths[index]
+        filled[slot][1] += 1
+    return places

@@ -1,25 +1,38 @@
 """Mixtures: which data set each training sample comes from, decided by weights, reproducible and resumable.
 
 The sample of index ``i`` is a pure function of the mixture and ``i``: a resumed run sees exactly what the interrupted
-one would have seen, whatever the number of loader processes. A mixture is a YAML file::
+one would have seen, whatever the number of loader processes or devices. Every block of 1024 groups of samples holds
+each data set's share of them exactly (to 1/1024), in a random order of its own; a data set's samples are its *turns*
+0, 1, 2 ... without gaps, so its items come round evenly. A mixture is a YAML file::
 
     seed: 1
     dialect: recon-1
-    weights: explicit            # or: uniform, by-size (number of rooms)
+    weights: explicit            # or: uniform, by-size (number of items)
+    group: 1                     # so many samples in a row from one data set: batches of one task need less padding
+    strict: false                # true: stop at the first unusable item instead of counting it and going on
     datasets:
       depth-rooms:
-        task: depth
+        task: depth              # or: match, pose, object
         rooms: 20000             # seeds of the training split, taken in turn
-        pool: pools/train        # rendered views are kept here; relative to this file
-        questions: 32
+        pool: pools/train        # rendered views and pairs are kept here; relative to this file
+        questions: 32            # per image or pair (pose always asks its four)
         weight: 1.0              # for explicit weights only
-        round_m: 0.5             # optional: coarse labels for a beginner
+        layout: packed           # questions do not see each other; or: turns, of one chat
+        scenery: room            # or: block (outdoors)
+        round_m: 0.5             # optional, depth only: coarse labels for a beginner
+      real:
+        format: depthlm-jsonl    # recon/training/sources.py lists the formats
+        task: depth
+        path: curated/labels.jsonl
+        questions: 10
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,80 +41,186 @@ import yaml
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from recon.cameras.unify import ImageProfile
 from recon.errors import BadInputError
 from recon.questions.dialects import Dialect, get_dialect
-from recon.synth.dataset import Split
-from recon.training.encode import EncodedSample, Encoder, Sample
-from recon.training.pool import pooled_view
-from recon.training.samples import depth_sample
+from recon.synth.dataset import Scenery, Split
+from recon.training.encode import EncodedSample, Encoder, Layout, Sample
+from recon.training.pool import pooled_pair, pooled_view
+from recon.training.samples import depth_sample, match_sample, object_sample, pose_sample
+from recon.training.sources import OPENERS, BadSampleError, SampleSource, SourceSpec
+from recon.types import Task
+
+logger = logging.getLogger(__name__)
 
 WEIGHTINGS = ("uniform", "by-size", "explicit")
-TASKS = ("depth",)
-_DATASET_KEYS = {
-    "task": str,
-    "rooms": int,
-    "pool": str,
-    "questions": int,
-    "weight": (int, float),
-    "split": str,
-    "round_m": (int, float),
-}
+TASKS = ("depth", "match", "pose", "object")
+BLOCK = 1024  # groups of samples that hold each data set's share exactly
+_MOST_SKIPPED = 100  # unusable items in a row before a data set is given up
 
 
 @dataclass(frozen=True)
 class RoomDataset:
-    """Questions of one task about procedural rooms, rendered once and kept in ``pool``."""
+    """Questions of one task about procedural worlds, rendered once and kept in ``pool``."""
 
     name: str
-    task: str
+    task: Task
     rooms: int
     pool: Path
     questions: int = 32
     weight: float = 1.0
     round_m: float = 0.0
     split: Split = "train"
+    scenery: Scenery = "room"
+    layout: Layout = "packed"
+
+    def __len__(self) -> int:
+        return self.rooms
 
     def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
-        """The ``turn``-th sample: rooms in turn, mirrored half of the time, other questions each time."""
-        assert dialect.depth is not None
-        view = pooled_view(self.pool, self.split, turn % self.rooms, dialect.depth.image)
-        if rng.random() < 0.5:
-            view = view.flipped()
-        return depth_sample(view, dialect, self.questions, rng, self.name, self.round_m)
+        """The ``turn``-th sample: worlds in turn, mirrored half of the time, other questions each time."""
+        profile, index = image_profile(dialect, self.task), turn % self.rooms
+        flip = rng.random() < 0.5
+        if self.task in ("depth", "object"):
+            view = pooled_view(self.pool, self.split, index, profile, self.scenery)
+            view = view.flipped() if flip else view
+            if self.task == "object":
+                return object_sample(view, dialect, self.questions, rng, self.name, self.layout)
+            return depth_sample(view, dialect, self.questions, rng, self.name, self.round_m, self.layout)
+        pair = pooled_pair(self.pool, self.split, index, profile, self.scenery)
+        pair = pair.flipped() if flip else pair
+        pair = pair.swapped() if rng.random() < 0.5 else pair
+        if self.task == "pose":
+            return pose_sample(pair, dialect, self.name, self.layout)
+        return match_sample(pair, dialect, self.questions, rng, self.name, layout=self.layout)
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """Questions of one task from real data on disk (:mod:`recon.training.sources`)."""
+
+    name: str
+    task: Task
+    source: SampleSource
+    weight: float = 1.0
+    layout: Layout = "packed"
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
+        """The ``turn``-th sample of the source."""
+        return replace(self.source.sample(dialect, turn, rng), dataset=self.name, layout=self.layout)
+
+
+def image_profile(dialect: Dialect, task: Task) -> ImageProfile:
+    """How the dialect wants the images of a task; raises BadInputError when it does not define the task."""
+    dialect.require(task)
+    return cast(ImageProfile, getattr(dialect, task).image)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample and how many unusable items were passed over to get it."""
+
+    sample: Sample
+    skipped: int
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Data sets and their probabilities ``shares`` (sum 1)."""
+    """Data sets and their probabilities ``shares`` (sum 1); ``group`` and ``strict`` as in the file."""
 
-    datasets: tuple[RoomDataset, ...]
+    datasets: tuple[RoomDataset | FileDataset, ...]
     shares: NDArray[np.float64]
     dialect: Dialect
     seed: int
+    group: int = 1
+    strict: bool = False
 
-    def dataset_of(self, index: int) -> RoomDataset:
+    def place_of(self, index: int) -> tuple[int, int]:
+        """Which data set sample ``index`` is drawn from, and which of its turns it is."""
+        group, within = divmod(index, self.group)
+        block, place = divmod(group, BLOCK)
+        quotas = _quotas(tuple(self.shares.tolist()))
+        order, ranks = _block_order(self.seed, block, quotas)
+        chosen = int(order[place])
+        return chosen, (block * quotas[chosen] + int(ranks[place])) * self.group + within
+
+    def dataset_of(self, index: int) -> RoomDataset | FileDataset:
         """Which data set sample ``index`` is drawn from."""
-        draw = np.random.default_rng([self.seed, index, 1]).random()
-        chosen = int(np.searchsorted(np.cumsum(self.shares), draw, side="right"))
-        return self.datasets[min(chosen, len(self.datasets) - 1)]
+        return self.datasets[self.place_of(index)[0]]
+
+    def draw(self, index: int) -> Drawn:
+        """Sample ``index`` (0, 1, 2 ...); unusable items are passed over.
+
+        Raises:
+            BadInputError: an unusable item in a strict mixture, or too many in a row.
+        """
+        chosen, turn = self.place_of(index)
+        dataset = self.datasets[chosen]
+        for skipped in range(_MOST_SKIPPED):
+            rng = np.random.default_rng([self.seed, index, 2, skipped] if skipped else [self.seed, index, 2])
+            try:
+                return Drawn(dataset.sample(self.dialect, turn + skipped, rng), skipped)
+            except BadSampleError as error:
+                if self.strict:
+                    raise
+                logger.warning("data set %s: passed over: %s", dataset.name, error)
+                last = error
+        raise BadInputError(f"data set {dataset.name}: {_MOST_SKIPPED} unusable items in a row; the last: {last}")
 
     def sample(self, index: int) -> Sample:
-        """Sample ``index`` (0, 1, 2 ...)."""
-        rng = np.random.default_rng([self.seed, index, 2])
-        return self.dataset_of(index).sample(self.dialect, index, rng)
+        """Sample ``index`` alone; see :meth:`draw`."""
+        return self.draw(index).sample
 
 
 class MixtureDataset(Dataset[EncodedSample]):
-    """The first ``length`` samples of a mixture, encoded, for a loader that reads them in order."""
+    """The first ``length`` samples of a mixture, encoded, for a loader that reads them in order.
 
-    def __init__(self, mixture: Mixture, encoder: Encoder, length: int) -> None:
-        self._mixture, self._encoder, self._length = mixture, encoder, length
+    With ``world_size`` readers each sees every ``world_size``-th sample from its ``rank`` on: together exactly what one
+    reader sees. (Under accelerate leave them alone: it deals out the batches of one reader itself.)
+    """
+
+    def __init__(self, mixture: Mixture, encoder: Encoder, length: int, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be from 0 to {world_size - 1}, got {rank}")
+        self._mixture, self._encoder = mixture, encoder
+        self._indices = range(rank, length, world_size)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> EncodedSample:
-        return self._encoder.encode(self._mixture.sample(index))
+        drawn = self._mixture.draw(self._indices[index])
+        return replace(self._encoder.encode(drawn.sample), skipped=drawn.skipped)
+
+
+@functools.cache
+def _quotas(shares: tuple[float, ...]) -> tuple[int, ...]:
+    """Groups of each data set in a block, by largest remainder; at least one where the share is not 0."""
+    exact = np.array(shares) * BLOCK
+    counts = np.floor(exact).astype(int)
+    counts[(counts == 0) & (exact > 0)] = 1
+    while counts.sum() != BLOCK:
+        short = counts.sum() < BLOCK
+        gap = exact - counts
+        counts[int(gap.argmax() if short else np.where(counts > 1, gap, np.inf).argmin())] += 1 if short else -1
+    return tuple(counts.tolist())
+
+
+@functools.lru_cache(maxsize=4)
+def _block_order(seed: int, block: int, quotas: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Data set of each group of a block [BLOCK], and the group's rank among those of its data set [BLOCK]."""
+    order = np.random.default_rng([seed, block, 1]).permutation(np.repeat(np.arange(len(quotas)), quotas))
+    ranks = np.empty(BLOCK, np.int64)
+    for number, quota in enumerate(quotas):
+        ranks[order == number] = np.arange(quota)
+    return order, ranks
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# files
 
 
 def load_mixture(path: Path) -> Mixture:
@@ -118,58 +237,101 @@ def load_mixture(path: Path) -> Mixture:
 
 
 def parse_mixture(data: Any, base: Path, where: str) -> Mixture:
-    """A mixture from parsed YAML; relative pools start at ``base``; ``where`` names the file in errors."""
-    _check_keys(data, ("datasets",), ("seed", "dialect", "weights"), where)
+    """A mixture from parsed YAML; relative paths start at ``base``; ``where`` names the file in errors."""
+    _check_keys(data, ("datasets",), ("seed", "dialect", "weights", "group", "strict"), where)
     weighting = data.get("weights", "explicit")
     if weighting not in WEIGHTINGS:
         raise BadInputError(f"{where}: weights is {weighting!r}; accepted: {', '.join(WEIGHTINGS)}")
-    seed = data.get("seed", 0)
+    seed, group, strict = data.get("seed", 0), data.get("group", 1), data.get("strict", False)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise BadInputError(f"{where}: seed is {seed!r}; accepted: a whole number from 0")
+    if isinstance(group, bool) or not isinstance(group, int) or group < 1:
+        raise BadInputError(f"{where}: group is {group!r}; accepted: a whole number from 1")
+    if not isinstance(strict, bool):
+        raise BadInputError(f"{where}: strict is {strict!r}; accepted: true, false")
+    dialect = get_dialect(data.get("dialect", "recon-1"))
     entries = data["datasets"]
     if not isinstance(entries, dict) or not entries:
         raise BadInputError(f"{where}: datasets must name at least one data set")
-    datasets = tuple(_read_dataset(str(name), entry, base, where) for name, entry in entries.items())
-    return Mixture(datasets, _shares(datasets, weighting, where), get_dialect(data.get("dialect", "recon-1")), seed)
+    datasets = tuple(_read_dataset(str(name), entry, base, where, strict) for name, entry in entries.items())
+    for dataset in datasets:
+        if dataset.task not in dialect.tasks:
+            raise BadInputError(
+                f"{where}: datasets.{dataset.name}.task: dialect {dialect.name!r} has no {dataset.task} questions; it "
+                f"has: {', '.join(dialect.tasks)}"
+            )
+    return Mixture(datasets, _shares(datasets, weighting, where), dialect, seed, group, strict)
 
 
-def _shares(datasets: tuple[RoomDataset, ...], weighting: str, where: str) -> NDArray[np.float64]:
+def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, where: str) -> NDArray[np.float64]:
     if weighting == "uniform":
         weights = np.ones(len(datasets))
     elif weighting == "by-size":
-        weights = np.array([float(dataset.rooms) for dataset in datasets])
+        weights = np.array([float(len(dataset)) for dataset in datasets])
     else:
         weights = np.array([dataset.weight for dataset in datasets])
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise BadInputError(f"{where}: weights must be finite, not negative and not all 0, found {weights.tolist()}")
+    if len(datasets) > BLOCK // 8:
+        raise BadInputError(f"{where}: {len(datasets)} data sets; accepted: at most {BLOCK // 8}")
     return weights / weights.sum()
 
 
-def _read_dataset(name: str, entry: Any, base: Path, where: str) -> RoomDataset:
+_KINDS: Mapping[str, Any] = {
+    "task": str, "rooms": int, "pool": str, "questions": int, "weight": (int, float), "split": str, "scenery": str,
+    "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool,
+}  # fmt: skip
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "task": TASKS,
+    "split": ("train", "validation"),
+    "scenery": ("room", "block"),
+    "layout": ("packed", "turns"),
+}
+
+
+def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -> RoomDataset | FileDataset:
     place = f"{where}: datasets.{name}"
-    optional = ("questions", "weight", "split", "round_m")
-    _check_keys(entry, ("task", "rooms", "pool"), optional, place)
-    for key, kind in _DATASET_KEYS.items():
-        if key in entry and (isinstance(entry[key], bool) or not isinstance(entry[key], cast(Any, kind))):
-            raise BadInputError(f"{place}.{key}: found {entry[key]!r}, a value of the wrong kind")
-    if entry["task"] not in TASKS:
-        raise BadInputError(f"{place}.task: found {entry['task']!r}; accepted: {', '.join(TASKS)}")
-    if entry.get("split", "train") not in ("train", "validation"):
-        raise BadInputError(f"{place}.split: found {entry['split']!r}; accepted: train, validation")
-    if not 0 <= entry.get("round_m", 0.0) <= 10:
-        raise BadInputError(f"{place}.round_m: found {entry['round_m']}; accepted: 0 (exact) to 10 metres")
+    from_files = isinstance(entry, Mapping) and "format" in entry
+    if from_files:
+        _check_keys(entry, ("format", "task", "path"), ("questions", "weight", "layout", "strict"), place)
+    else:
+        optional = ("questions", "weight", "split", "scenery", "layout", "round_m")
+        _check_keys(entry, ("task", "rooms", "pool"), optional, place)
+    for key, value in entry.items():
+        if (isinstance(value, bool) and _KINDS[key] is not bool) or not isinstance(value, _KINDS[key]):
+            raise BadInputError(f"{place}.{key}: found {value!r}, a value of the wrong kind")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise BadInputError(f"{place}.{key}: found {value!r}; accepted: {', '.join(_CHOICES[key])}")
     for key in ("rooms", "questions"):
         if entry.get(key, 1) < 1:
             raise BadInputError(f"{place}.{key}: found {entry[key]}; accepted: 1 or more")
+    weight, layout = float(entry.get("weight", 1.0)), cast(Layout, entry.get("layout", "packed"))
+    task = cast(Task, entry["task"])
+    if from_files:
+        if entry["format"] not in OPENERS:
+            raise BadInputError(f"{place}.format: found {entry['format']!r}; accepted: {', '.join(OPENERS)}")
+        spec = SourceSpec(
+            name, entry["format"], task, base / entry["path"], entry.get("questions", 10), entry.get("strict", strict)
+        )
+        source = OPENERS[spec.format](spec)
+        if not len(source):
+            raise BadInputError(f"{place}.path: {spec.path} holds nothing usable")
+        return FileDataset(name, task, source, weight, layout)
+    if not 0 <= entry.get("round_m", 0.0) <= 10:
+        raise BadInputError(f"{place}.round_m: found {entry['round_m']}; accepted: 0 (exact) to 10 metres")
+    if "round_m" in entry and task != "depth":
+        raise BadInputError(f"{place}.round_m: it is for depth, found task {task!r}")
     return RoomDataset(
         name=name,
-        task=entry["task"],
+        task=task,
         rooms=entry["rooms"],
         pool=base / entry["pool"],
         questions=entry.get("questions", 32),
-        weight=float(entry.get("weight", 1.0)),
+        weight=weight,
         round_m=float(entry.get("round_m", 0.0)),
         split=cast(Literal["train", "validation"], entry.get("split", "train")),
+        scenery=cast(Scenery, entry.get("scenery", "room")),
+        layout=layout,
     )
 
 

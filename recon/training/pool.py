@@ -1,61 +1,172 @@
-"""Pre-rendered pools: procedural views unified for a checkpoint and kept on disk, so that training never waits.
+"""Pre-rendered pools: procedural views and pairs, unified for a checkpoint and kept on disk: training never waits.
 
-One ``.npz`` per view (no pickle): ``image`` uint8 ``[H, W, 3]`` as inference would make it from a photo (rendered at a
-larger focal length, through JPEG half of the time, then unified), ``depth_m`` float16 ``[H, W]`` z-depth at its pixel
-centres, ``intrinsics`` ``fx fy cx cy``. Files are named by seed and written atomically: rendering can be killed and
-continued, and training may read a pool that is still growing (what is missing it renders itself).
+One ``.npz`` per view or pair (no pickle): images as inference would make them from photos (rendered at a larger focal
+length, through JPEG half of the time, then unified), float16 z-depth and the pose (8-bit normals too for pairs), all
+exact at the unified image's pixel centres, and the things that the view shows. Files are named by seed and written
+atomically: rendering can be killed and continued, and training may read a pool that is still growing (what is missing
+it renders itself).
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recon.cameras.pixels import containing_pixels, pixel_centres
-from recon.cameras.unify import ImageProfile, to_source_pixels, unify
+from recon.cameras.unify import ImageProfile, unify
 from recon.errors import BadInputError
-from recon.synth.dataset import Split, random_view, split_seed
+from recon.synth.correspondence import true_correspondence
+from recon.synth.dataset import MIN_OVERLAP, Scenery, Split, make_world, random_pair, random_view, split_seed
+from recon.synth.objects import ViewObject, view_objects
+from recon.synth.render import SynthView, render_geometry
+from recon.synth.world import World
 from recon.types import Camera, FloatArray, ImageArray, UnifiedImage
 
-PHOTO_FOCAL_PX = (250.0, 500.0)  # focal lengths of the pretended photos, before unification
+PHOTO_SCALE = (250 / 224, 500 / 224)  # pretended photos are so much larger than the unified image ...
+LARGE_PHOTO_SCALE = (1.05, 1.3)  # ... or so much, where rendering takes seconds
+LARGE_TARGET_PX = 512
+MIN_BASELINE_M = 0.05
+_ATTEMPTS = 8
+_GRID = 24  # overlap is measured at 24 x 24 points
+
+Shape = Literal["view", "pair"]
 
 
 @dataclass(frozen=True)
 class PooledView:
-    """A unified image with the z-depth in metres at its pixel centres, ``depth_m`` ``[H, W]`` float32."""
+    """A unified image with exact ground truth at its pixel centres.
+
+    ``depth_m`` [H, W] float32 z-depth, NaN for sky; ``cam_from_world`` [3, 4]; ``objects`` what can be named by a box;
+    ``normals_world`` [H, W, 3] float32, unit length within 1 % (views of pairs only); ``seed`` of the world.
+    """
 
     image: UnifiedImage
     depth_m: FloatArray
+    cam_from_world: NDArray[np.float64]
+    objects: tuple[ViewObject, ...]
+    seed: int
+    normals_world: NDArray[np.float32] | None = None
 
     def flipped(self) -> PooledView:
-        """The mirrored view: as true a room as the first."""
+        """The mirrored view: as true a world as the first."""
         camera = self.image.camera
         fx, fy, cx, cy = camera.fx_fy_cx_cy
         mirrored = Camera.pinhole(camera.width_px, camera.height_px, fx, fy, camera.width_px - cx, cy)
         pixels = np.ascontiguousarray(self.image.pixels[:, ::-1])
-        return PooledView(UnifiedImage(pixels, mirrored, mirrored), self.depth_m[:, ::-1])
+        mirror = np.diag([-1.0, 1.0, 1.0])  # of the camera's and the world's x axis alike
+        pose = np.column_stack([mirror @ self.cam_from_world[:, :3] @ mirror, mirror @ self.cam_from_world[:, 3]])
+        normals = None if self.normals_world is None else self.normals_world[:, ::-1] * np.array([-1, 1, 1], np.float32)
+        objects = tuple(_flipped_object(thing, camera.width_px) for thing in self.objects)
+        return PooledView(UnifiedImage(pixels, mirrored, mirrored), self.depth_m[:, ::-1], pose, objects, self.seed,
+                          normals)  # fmt: skip
+
+    def geometry(self) -> SynthView:
+        """The view as the renderer's type (without ids), for exact correspondence; ValueError without normals."""
+        if self.normals_world is None:
+            raise ValueError("a single pooled view keeps no normals; correspondence needs a view of a pair")
+        return SynthView(
+            self.image.pixels, self.image.camera, self.cam_from_world, self.depth_m, self.normals_world,
+            np.zeros(self.depth_m.shape, np.int16), (), self.seed,
+        )  # fmt: skip
 
 
-def render_pooled_view(seed: int, profile: ImageProfile) -> PooledView:
-    """Renders one view of the room of ``seed`` and treats it as a photo that is unified to the profile."""
+@dataclass(frozen=True)
+class PooledPair:
+    """Two views of one world that share more than ``MIN_OVERLAP`` of what they show, both ways."""
+
+    first: PooledView
+    second: PooledView
+
+    def flipped(self) -> PooledPair:
+        """Both views mirrored."""
+        return PooledPair(self.first.flipped(), self.second.flipped())
+
+    def swapped(self) -> PooledPair:
+        """The other order."""
+        return PooledPair(self.second, self.first)
+
+    @property
+    def cam1_from_cam2(self) -> NDArray[np.float64]:
+        """Relative pose [3, 4]: rotation, and the second camera's centre in the first camera's frame, in metres."""
+        pose1, pose2 = self.first.cam_from_world, self.second.cam_from_world
+        rotation = pose1[:, :3] @ pose2[:, :3].T
+        return np.column_stack([rotation, pose1[:, 3] - rotation @ pose2[:, 3]])
+
+    def overlap(self) -> float:
+        """Share of one view's pixels that the other sees too, the smaller of both directions."""
+        shares = []
+        for one, other in ((self.first, self.second), (self.second, self.first)):
+            size = np.array([one.image.camera.width_px, one.image.camera.height_px])
+            steps = (np.arange(_GRID) + 0.5) / _GRID
+            points = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2) * size
+            shares.append(float(true_correspondence(one.geometry(), other.geometry(), points)[1].mean()))
+        return min(shares)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# rendering
+
+
+def render_pooled_view(seed: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledView:
+    """Renders one view of the world of ``seed`` and treats it as a photo that is unified to the profile."""
     rng = np.random.default_rng([seed, 11])
-    view = random_view(seed, focal_px=float(rng.uniform(*PHOTO_FOCAL_PX)))
+    view = random_view(seed, focal_px=_photo_focal_px(rng, profile), scenery=scenery)
+    return _pooled(view, make_world(seed, scenery), profile, rng, with_normals=False)
+
+
+def render_pooled_pair(seed: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledPair:
+    """Renders two views of the world of ``seed``; tries other places until they overlap and the camera has moved.
+
+    Raises:
+        BadInputError: no such pair found in 8 attempts.
+    """
+    world = make_world(seed, scenery)
+    for attempt in range(_ATTEMPTS):
+        rng = np.random.default_rng([seed, 12, attempt])
+        views = random_pair(seed, focal_px=_photo_focal_px(rng, profile), scenery=scenery, attempt=attempt)
+        first, second = (_pooled(view, world, profile, rng, with_normals=True) for view in views)
+        pair = PooledPair(first, second)
+        if np.linalg.norm(pair.cam1_from_cam2[:, 3]) > MIN_BASELINE_M and pair.overlap() > MIN_OVERLAP:
+            return pair
+    raise BadInputError(f"seed {seed}: no two views of this {scenery} share more than {MIN_OVERLAP:.0%}")
+
+
+def _photo_focal_px(rng: np.random.Generator, profile: ImageProfile) -> float:
+    low, high = PHOTO_SCALE if profile.target_px <= LARGE_TARGET_PX else LARGE_PHOTO_SCALE
+    usual = profile.target_px if profile.mode == "focal" else profile.target_px / 1.3  # long edges are 1.0-1.65 focals
+    return float(rng.uniform(low, high)) * usual
+
+
+def _pooled(
+    view: SynthView, world: World, profile: ImageProfile, rng: np.random.Generator, with_normals: bool
+) -> PooledView:
     pixels = view.image
     if rng.random() < 0.5:
         pixels = _through_jpeg(pixels, quality=int(rng.integers(80, 97)))
     unified = unify(pixels, view.camera, profile)
-    camera = unified.camera
-    source = to_source_pixels(unified, pixel_centres(camera.width_px, camera.height_px))  # [H * W, 2]
-    columns, rows = containing_pixels(source, view.camera.width_px, view.camera.height_px).T
-    depth_m = view.depth_m[rows, columns].reshape(camera.height_px, camera.width_px)
-    return PooledView(unified, depth_m.astype(np.float32))
+    # exact at the unified image's own pixel centres, where sampling the photo's would be off by half a pixel
+    depth_m, normals, ids = render_geometry(world, unified.camera, view.cam_from_world)
+    objects = view_objects(world, unified.camera, view.cam_from_world, ids)
+    unified = UnifiedImage(unified.pixels, unified.camera, unified.camera)
+    return PooledView(unified, depth_m, view.cam_from_world, objects, view.seed, normals if with_normals else None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# files
+
+
+def pool_path(folder: Path, split: Split, index: int, shape: Shape = "view", scenery: Scenery = "room") -> Path:
+    """File of item ``index`` of a split."""
+    kind = {("view", "room"): "", ("pair", "room"): "pair-", ("view", "block"): "block-", ("pair", "block"): "bpair-"}
+    return folder / f"{kind[shape, scenery]}{split_seed(split, index):08d}.npz"
 
 
 def render_pool(
@@ -65,8 +176,10 @@ def render_pool(
     count: int,
     profile: ImageProfile,
     progress: Callable[[int, int], None] | None = None,
+    shape: Shape = "view",
+    scenery: Scenery = "room",
 ) -> int:
-    """Renders seeds ``first ... first + count - 1`` of a split into ``folder``, leaving out those that are there.
+    """Renders items ``first ... first + count - 1`` of a split into ``folder``, leaving out those that are there.
 
     Returns:
         how many were rendered by this call.
@@ -74,45 +187,62 @@ def render_pool(
     folder.mkdir(parents=True, exist_ok=True)
     rendered = 0
     for done, index in enumerate(range(first, first + count)):
-        seed = split_seed(split, index)
-        path = folder / f"{seed:08d}.npz"
+        path = pool_path(folder, split, index, shape, scenery)
         if not path.exists():
-            _write(path, render_pooled_view(seed, profile))
+            _write(path, _rendered(split_seed(split, index), profile, shape, scenery))
             rendered += 1
         if progress is not None:
             progress(done + 1, count)
     return rendered
 
 
-def pooled_view(folder: Path, split: Split, index: int, profile: ImageProfile) -> PooledView:
+def pooled_view(folder: Path, split: Split, index: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledView:
     """View ``index`` of a split from the pool; rendered and kept when it is not there yet.
 
     Raises:
         BadInputError: the file is damaged, or was rendered for another profile.
     """
-    seed = split_seed(split, index)
-    path = folder / f"{seed:08d}.npz"
-    if path.exists():
-        view = read_view(path)
-        focal_px = view.image.camera.focal_px
-        if profile.mode == "focal" and abs(focal_px - profile.target_px) > 0.01 * profile.target_px:
-            raise BadInputError(
-                f"{path}: rendered for a focal length of {focal_px:.1f} px, needed are {profile.target_px:g} px; use "
-                f"another pool folder"
-            )
-        return view
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(path, render_pooled_view(seed, profile))
-    return read_view(path)
+    render_pool(folder, split, index, 1, profile, shape="view", scenery=scenery)
+    path = pool_path(folder, split, index, "view", scenery)
+    view = read_view(path)
+    _check_profile(path, view, profile)
+    return view
+
+
+def pooled_pair(folder: Path, split: Split, index: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledPair:
+    """Pair ``index`` of a split from the pool; as :func:`pooled_view`."""
+    render_pool(folder, split, index, 1, profile, shape="pair", scenery=scenery)
+    path = pool_path(folder, split, index, "pair", scenery)
+    pair = read_pair(path)
+    _check_profile(path, pair.first, profile)
+    return pair
+
+
+def _rendered(seed: int, profile: ImageProfile, shape: Shape, scenery: Scenery) -> dict[str, NDArray[Any]]:
+    if shape == "view":
+        return _arrays(render_pooled_view(seed, profile, scenery), "")
+    pair = render_pooled_pair(seed, profile, scenery)
+    return _arrays(pair.first, "first_") | _arrays(pair.second, "second_")
+
+
+def _check_profile(path: Path, view: PooledView, profile: ImageProfile) -> None:
+    camera = view.image.camera
+    found = camera.focal_px if profile.mode == "focal" else float(max(camera.width_px, camera.height_px))
+    if abs(found - profile.target_px) > 0.01 * profile.target_px:
+        word = "focal length" if profile.mode == "focal" else "long edge"
+        raise BadInputError(
+            f"{path}: rendered for a {word} of {found:.1f} px, needed are {profile.target_px:g} px; use another pool "
+            f"folder"
+        )
 
 
 def list_pool(folder: Path) -> list[Path]:
-    """The pool's views in the order of their seeds.
+    """The pool's views in the order of their seeds (rooms first, then blocks).
 
     Raises:
         BadInputError: not a folder, or no view in it.
     """
-    paths = sorted(folder.glob("[0-9]*.npz")) if folder.is_dir() else []
+    paths = sorted(folder.glob("[0-9]*.npz")) + sorted(folder.glob("block-*.npz")) if folder.is_dir() else []
     if not paths:
         raise BadInputError(f"{folder}: no rendered views (NNNNNNNN.npz) in this pool; render it first")
     return paths
@@ -124,28 +254,68 @@ def read_view(path: Path) -> PooledView:
     Raises:
         BadInputError: the file is damaged or of another kind.
     """
+    return _read(path, lambda data: _view(data, ""))
+
+
+def write_view(path: Path, view: PooledView) -> None:
+    """Writes a view as a file of a pool, atomically."""
+    _write(path, _arrays(view, ""))
+
+
+def read_pair(path: Path) -> PooledPair:
+    """Reads a pair of a pool; raises as :func:`read_view`."""
+    return _read(path, lambda data: PooledPair(_view(data, "first_"), _view(data, "second_")))
+
+
+def _read(path: Path, build: Callable[[Mapping[str, NDArray[Any]]], Any]) -> Any:
     try:
         with np.load(path, allow_pickle=False) as data:
-            image: ImageArray = data["image"]
-            depth_m = data["depth_m"].astype(np.float32)
-            fx, fy, cx, cy = (float(value) for value in data["intrinsics"])
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInputError(f"{path}: not a view of a rendered pool ({error})") from error
+            return build(data)
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+        raise BadInputError(f"{path}: not of a rendered pool of this version ({error}); delete it") from error
+
+
+def _arrays(view: PooledView, prefix: str) -> dict[str, NDArray[Any]]:
+    rows = [(*thing.box_px, *thing.low_m, *thing.high_m, thing.visible, thing.pixels) for thing in view.objects]
+    arrays: dict[str, NDArray[Any]] = {
+        "image": view.image.pixels,
+        "depth_m": view.depth_m.astype(np.float16),
+        "intrinsics": np.array(view.image.camera.fx_fy_cx_cy),
+        "pose": view.cam_from_world,
+        "names": np.array([thing.name for thing in view.objects], dtype="U32"),
+        "objects": np.array(rows, np.float32).reshape(-1, 12),
+        "seed": np.array(view.seed),
+    }
+    if view.normals_world is not None:
+        arrays["normals"] = np.rint(view.normals_world * 127).astype(np.int8)
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _view(data: Mapping[str, NDArray[Any]], prefix: str) -> PooledView:
+    image: ImageArray = data[prefix + "image"]
+    fx, fy, cx, cy = (float(value) for value in data[prefix + "intrinsics"])
     camera = Camera.pinhole(image.shape[1], image.shape[0], fx, fy, cx, cy)
-    return PooledView(UnifiedImage(image, camera, camera), depth_m)
+    objects = tuple(
+        ViewObject(str(name), tuple(row[:4]), tuple(row[4:7]), tuple(row[7:10]), row[10], row[11])
+        for name, row in zip(data[prefix + "names"], data[prefix + "objects"].tolist(), strict=True)
+    )
+    normals = None
+    if prefix + "normals" in data:
+        normals = data[prefix + "normals"] / np.float32(127)  # their length plays no part
+    return PooledView(
+        UnifiedImage(image, camera, camera),
+        data[prefix + "depth_m"].astype(np.float32),
+        data[prefix + "pose"],
+        objects,
+        int(data[prefix + "seed"]),
+        normals,
+    )
 
 
-def _write(path: Path, view: PooledView) -> None:
+def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    intrinsics: NDArray[np.float64] = np.array(view.image.camera.fx_fy_cx_cy)
     with temporary.open("wb") as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            image=view.image.pixels,
-            depth_m=view.depth_m.astype(np.float16),
-            intrinsics=intrinsics,
-        )
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     os.replace(temporary, path)
 
 
@@ -153,3 +323,14 @@ def _through_jpeg(pixels: ImageArray, quality: int) -> ImageArray:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _flipped_object(thing: ViewObject, width_px: int) -> ViewObject:
+    left, top, right, bottom = thing.box_px
+    (low_x, *low), (high_x, *high) = thing.low_m, thing.high_m
+    return replace(
+        thing,
+        box_px=(width_px - right, top, width_px - left, bottom),
+        low_m=(-high_x, low[0], low[1]),
+        high_m=(-low_x, high[0], high[1]),
+    )

@@ -202,26 +202,31 @@ class _SftTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
         inputs = dict(inputs)
-        labels, datasets = inputs.pop("labels"), inputs.pop("datasets")
+        labels, datasets, skipped = (inputs.pop(name) for name in ("labels", "datasets", "skipped"))
         columns = (labels != IGNORED).any(dim=0).nonzero().flatten()  # answers stand at the same columns in most rows
         outputs = model(**inputs, use_cache=False, logits_to_keep=columns)
         kept = labels[:, columns]  # [B, K]
         learned = kept != IGNORED
         losses = cross_entropy(outputs.logits[learned].float(), kept[learned], reduction="none")
         rows = learned.nonzero()[:, 0]
-        for row, name in enumerate(datasets):
+        for row, (name, passed_over) in enumerate(zip(datasets, skipped, strict=True)):
             own = losses.detach()[rows == row]
-            entry = self._sums.setdefault(name, [0.0, 0.0])
+            entry = self._sums.setdefault(name, [0.0, 0.0, 0.0, 0.0])
             entry[0] += float(own.sum())
             entry[1] += len(own)
+            entry[2] += 1
+            entry[3] += passed_over
         loss = losses.mean()
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            for name, (total, count) in sorted(self._sums.items()):
+            for name, (total, count, samples, skipped) in sorted(self._sums.items()):
                 logs[f"loss/{name}"] = total / max(count, 1.0)
                 logs[f"answer_tokens/{name}"] = count
+                logs[f"samples/{name}"] = samples
+                if skipped:
+                    logs[f"skipped/{name}"] = skipped
             self._sums.clear()
             logger.info("%s", logs)
         super().log(logs, *args, **kwargs)

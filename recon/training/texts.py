@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recon.questions.dialects import DIALECTS
+from recon.questions.object import FORMS
 
 _WORDS = (
     "user assistant system",
@@ -30,4 +31,6 @@ def tokenizer_texts() -> Iterator[str]:
             yield from dialect.pose.prompts.values()
         if dialect.object is not None:
             yield dialect.object.region
+    for question in FORMS.values():
+        yield from (question.prompt, question.yes, question.no, question.answer)
     yield from _WORDS
