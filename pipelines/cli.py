@@ -30,7 +30,10 @@ COMMANDS = {
     "compare": ("pipelines.compare", "Options", "run"),
     "export": ("pipelines.export", "Options", "run"),
     "info": ("pipelines.info", "Options", "run"),
+    "view": ("pipelines.view", "Options", "run"),
     "train": ("pipelines.train", "TrainOptions", "train"),
+    "eval": ("pipelines.eval_command", "Options", "run"),
+    "convert": ("pipelines.convert", "Options", "run"),
     "bench": ("pipelines.bench", "Options", "run"),
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -204,6 +204,16 @@ def ask(dialect: Dialect, unified: UnifiedImage, text: str, boxes: Sequence[Arra
         )
     _form(dialect)
     return Question("object", kind_of(text), dialect.name, written)
+
+
+def named_regions(text: str) -> list[int]:
+    """Numbers of the regions that a question or an answer names as ``Region [k]``, in order."""
+    return [int(found[1]) for found in _PLACEHOLDER.finditer(text) if found[1] is not None]
+
+
+def with_regions(text: str, written: Callable[[int], str]) -> str:
+    """The text with every ``Region [k]`` replaced by ``written(k)``; ``<mask>`` stays."""
+    return _PLACEHOLDER.sub(lambda found: found[0] if found[1] is None else written(int(found[1])), text)
 
 
 def ask_form(dialect: Dialect, unified: UnifiedImage, form_name: str, boxes: Sequence[ArrayLike]) -> Question:

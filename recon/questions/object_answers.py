@@ -39,19 +39,30 @@ _POLARITY = re.compile(
 
 def parse(dialect: Dialect, question: Question, text: str, images: Sequence[UnifiedImage]) -> Parsed:
     """Reads what the question's kind asks for (the first value of its form); values as in ``recon.types.Answer``."""
+    return read(question.kind, text)
+
+
+def read_value(kind: str, text: str) -> float | None:
+    """The value of a polarity, a length (metres) or a clock direction (hour) in a text; None when there is none."""
+    parsed = read(kind, text)
+    return parsed.value[0] if parsed.status == "ok" and parsed.value is not None else None
+
+
+def read(kind: str, text: str) -> Parsed:
+    """Reads an answer to a question of this kind; ValueError for a kind that there is not."""
     if not text.strip():
         return unparsed(text, "a text")
     cleaned = straighten(text)
-    if question.kind == "object":
+    if kind == "object":
         start = len(text) - len(text.lstrip())
         return Parsed("ok", None, span=(start, len(text.rstrip())))
-    if question.kind == "object_polarity":
+    if kind == "object_polarity":
         found = _POLARITY.search(cleaned)
         if found is None:
             return unparsed(text, "an answer that begins with yes or no (Correct, Incorrect ...)")
         group = "yes" if found["yes"] else "no"
         return Parsed("ok", (float(group == "yes"),), span=found.span(group))
-    if question.kind == "object_clock":
+    if kind == "object_clock":
         found = _CLOCK.search(cleaned)
         if found is None:
             return unparsed(text, "HOUR o'clock")
@@ -59,9 +70,9 @@ def parse(dialect: Dialect, question: Question, text: str, images: Sequence[Unif
         if not 1 <= hour <= 12:
             return out_of_range(text, found.span("hour"), "hours are 1 to 12")
         return Parsed("ok", (hour,), span=found.span("hour"))
-    if question.kind == "object_length":
+    if kind == "object_length":
         return _parse_length(text, cleaned)
-    raise ValueError(f"unknown object question {question.kind!r}")
+    raise ValueError(f"unknown object question {kind!r}")
 
 
 def _parse_length(text: str, cleaned: str) -> Parsed:

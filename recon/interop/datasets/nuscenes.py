@@ -75,9 +75,7 @@ def _scenes(root: Path, tables: Path) -> list[SceneFrames]:
             load = partial(_load, lidar, cam_from_world @ world_from_lidar, camera)
         name, pose = path.relative_to(root).as_posix(), np.asarray(cam_from_world[:3], dtype=np.float64)
         scene = str(scenes[samples[sample]["scene_token"]]["name"])
-        by_scene.setdefault(scene, []).append(
-            Frame(name, path, camera, load, pose)
-        )
+        by_scene.setdefault(scene, []).append(Frame(name, path, camera, load, pose))
     return [SceneFrames(name, tuple(frames)) for name, frames in sorted(by_scene.items())]
 
 

@@ -14,6 +14,8 @@ is a guess (1.2 times the longer side).
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -51,12 +53,13 @@ def _item(entry: dict[str, Any], line: int, root: Path) -> ObjectItem:
     kind, category = text(qa, "type"), text(qa, "category")
     if kind not in ("qualitative", "quantitative"):
         raise BadLineError(f"qa_info.type is {kind[:40]!r}; accepted: qualitative, quantitative")
+    boxes = _boxes(required(entry, "bbox"), of)
     return ObjectItem(
         name=name,
         image=path,
         camera=of,
-        boxes=_boxes(required(entry, "bbox"), of),
-        turns=_turns(required(entry, "conversations")),
+        boxes=boxes,
+        turns=_turns(required(entry, "conversations"), len(boxes)),
         kind=cast(Literal["qualitative", "quantitative"], kind),
         category=category,
         line=line,
@@ -84,15 +87,21 @@ def _boxes(value: Any, of: Camera) -> tuple[tuple[float, float, float, float], .
     return tuple(boxes)
 
 
-def _turns(value: Any) -> tuple[tuple[str, str], ...]:
-    """(question, label) of the conversation; ``<image>`` marks are dropped."""
+def _turns(value: Any, num_boxes: int) -> tuple[tuple[str, str], ...]:
+    """(question, label) of the conversation. ``<image>`` is dropped; the masks of all questions, in order, are the
+    boxes, and are written ``Region [k]``."""
     if not isinstance(value, list) or len(value) < 2 or len(value) % 2:
         raise BadLineError("conversations is not a list of questions and answers in turn")
     turns = []
+    masks = itertools.count()
     for index in range(0, len(value), 2):
         said = value[index : index + 2]
         if not all(isinstance(part, dict) for part in said) or [part.get("from") for part in said] != ["human", "gpt"]:
             raise BadLineError(f"conversations[{index}] is not a question of human answered by gpt")
-        question, answer = (text(part, "value") for part in said)
-        turns.append((question.replace("<image>", "").strip(), answer.strip()))
+        question, answer = (text(part, "value").replace("<image>", "").strip() for part in said)
+        question = re.sub("<mask>", lambda _: f"Region [{next(masks)}]", question)
+        named = [int(number) for number in re.findall(r"Region \[(\d{1,4})\]", question)]
+        if not question or any(number >= num_boxes for number in named):
+            raise BadLineError(f"conversations[{index}] names regions {named}; accepted: 0 to {num_boxes - 1}")
+        turns.append((question, answer))
     return tuple(turns)

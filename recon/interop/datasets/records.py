@@ -72,7 +72,7 @@ class ObjectItem:
         name, image: the photo.
         camera: its camera; a guess (``focal_source`` ``prior``) when the file has no intrinsics.
         boxes: regions as corner-based left, top, right, bottom, in pixels of the photo.
-        turns: (question with ``<mask>`` or ``Region [k]`` for the regions, label in words).
+        turns: (question with ``Region [k]`` for the k-th box, label in words).
         kind: ``qualitative`` or ``quantitative``.
         category: the data set's name for what is asked, e.g. ``left_predicate``, ``width_data``.
         line: where it stands in the file: the line, or the entry's number (from 1).
