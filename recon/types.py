@@ -258,7 +258,8 @@ class DepthSamples:
 class Matches:
     """Point correspondences of a pair, [N, 2] pixels in each photo (as taken), with scores [N] in [0, 1].
 
-    Of ``num_asked`` questions ``num_parsed`` had an answer of the right form; those kept are verified.
+    Of ``num_asked`` questions ``num_parsed`` had an answer of the right form; those kept are verified. ``sigma_px`` is
+    the standard deviation of ``pixels2`` per axis in pixels of photo 2, NaN where it is not known.
     """
 
     name1: str
@@ -269,6 +270,7 @@ class Matches:
     source: str
     num_asked: int = 0
     num_parsed: int = 0
+    sigma_px: float = float("nan")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,13 @@ HEAVY = {
     "transformers": ["recon/engine/", "recon/training/"],
     "vlm3_kernels": ["recon/engine/", "recon/training/", "kernels/"],
     "triton": ["kernels/"],
-    "pycolmap": ["recon/capture/", "recon/evidence/features.py", "recon/mapping/", "recon/interop/colmap.py"],
+    "pycolmap": [
+        "recon/capture/",
+        "recon/evidence/features.py",
+        "recon/evidence/added.py",
+        "recon/mapping/",
+        "recon/interop/colmap.py",
+    ],
     "open3d": ["recon/surface/", "recon/interop/meshes.py"],
 }
 

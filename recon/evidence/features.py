@@ -1,8 +1,8 @@
 """Classical evidence: SIFT keypoints and matches through pycolmap, in the workspace's COLMAP ``database.db``.
 
 Every photo and every pair is one SQLite transaction, so an interrupted run loses at most the one in work and the next
-run continues. Matches of a checkpoint join as extra keypoints behind the SIFT keypoints, so that COLMAP's verification
-and track building treat both alike (COLMAP's pixels have our corner convention; keypoints are float32).
+run continues. COLMAP's pixels have our corner convention; keypoints are float32. Matches of a checkpoint join them in
+``recon.evidence.added``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from recon.capture.folder import load_pixels
 from recon.capture.masks import load_mask
 from recon.errors import BadInputError
-from recon.types import Camera, Capture, Matches, View
+from recon.types import Camera, Capture, View
 
 _log = logging.getLogger(__name__)
 
@@ -228,67 +228,6 @@ def verified_counts(database_path: Path) -> dict[tuple[str, str], int]:
         if count > 0:
             result[names[id1], names[id2]] = int(count)
     return result
-
-
-def add_matches(database_path: Path, matches: Iterable[Matches], options: FeatureOptions | None = None) -> int:
-    """Adds a checkpoint's matches as new keypoints, verifies their pairs again; returns the number of matches added.
-
-    Keypoints within half a pixel of one another in a photo become one keypoint, so that a point matched into several
-    photos makes one track. Call once per database, after ``match_features``; a database that already holds added
-    keypoints is left as it is.
-    """
-    options = options or FeatureOptions()
-    ids = image_ids(database_path)
-    usable = [m for m in matches if len(m.pixels1) and m.name1 in ids and m.name2 in ids]
-    with pycolmap.Database.open(database_path) as database:
-        keypoints = {i: np.array(database.read_keypoints(i)) if database.exists_keypoints(i) else np.zeros((0, 6))
-                     for i in ids.values()}  # fmt: skip
-        if any(len(keypoints[i]) > database.num_descriptors_for_image(i) for i in keypoints):
-            return 0
-        added: dict[int, dict[tuple[int, int], int]] = {i: {} for i in keypoints}
-        extra: dict[int, list[NDArray[np.float32]]] = {i: [] for i in keypoints}
-
-        def index_of(image_id: int, pixel: NDArray[np.floating]) -> int:
-            cell = (round(float(pixel[0]) * 2), round(float(pixel[1]) * 2))
-            if cell not in added[image_id]:
-                added[image_id][cell] = len(keypoints[image_id]) + len(extra[image_id])
-                extra[image_id].append(np.array([pixel[0], pixel[1], 1, 0, 0, 1], dtype=np.float32))
-            return added[image_id][cell]
-
-        joined: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for m in usable:
-            id1, id2 = ids[m.name1], ids[m.name2]
-            for p1, p2 in zip(m.pixels1, m.pixels2, strict=True):
-                pair, link = (id1, id2), (index_of(id1, p1), index_of(id2, p2))
-                joined.setdefault(pair if id1 < id2 else pair[::-1], []).append(link if id1 < id2 else link[::-1])
-        with pycolmap.DatabaseTransaction(database):
-            for i, rows in extra.items():
-                if rows:
-                    database.update_keypoints(i, np.concatenate([keypoints[i].reshape(-1, 6), rows]).astype(np.float32))
-            for (id1, id2), links in joined.items():
-                merged = np.array(links, dtype=np.uint32).reshape(-1, 2)
-                if database.exists_matches(id1, id2):
-                    merged = np.concatenate([database.read_matches(id1, id2), merged])
-                    database.delete_matches(id1, id2)
-                if database.exists_two_view_geometry(id1, id2):
-                    database.delete_two_view_geometry(id1, id2)
-                database.write_matches(id1, id2, np.unique(merged, axis=0))
-        _verify(database, sorted(joined), options)
-    return sum(len(links) for links in joined.values())
-
-
-def _verify(database: pycolmap.Database, pairs: Sequence[tuple[int, int]], options: FeatureOptions) -> None:
-    """Two-view geometry of pairs (image ids) from their matches in the database; each pair is one transaction."""
-    settings = verification_options(options)
-    cameras = {image.image_id: database.read_camera(image.camera_id) for image in database.read_all_images()}
-    for camera in cameras.values():
-        camera.has_prior_focal_length = True  # see _with_focals
-    for id1, id2 in pairs:
-        pixels1, pixels2 = (np.array(database.read_keypoints(i)[:, :2], dtype=np.float64) for i in (id1, id2))
-        links = np.array(database.read_matches(id1, id2))
-        geometry = pycolmap.estimate_two_view_geometry(cameras[id1], pixels1, cameras[id2], pixels2, links, settings)
-        with pycolmap.DatabaseTransaction(database):
-            database.write_two_view_geometry(id1, id2, geometry)
 
 
 @contextmanager

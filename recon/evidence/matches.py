@@ -106,6 +106,7 @@ def ask_matches(
         source_name(profile),
         num_asked=len(forward),
         num_parsed=num_parsed,
+        sigma_px=settings.sigma_px * camera2.focal_px / image2.camera.focal_px,
     )
 
 

@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import MappingError
+from recon.evidence.added import add_matches
 from recon.evidence.features import (
     FeatureOptions,
-    add_matches,
     extract_features,
     image_ids,
     match_features,
     verified_counts,
 )
+from recon.evidence.subpixel import SubpixelOptions
 from recon.mapping.bundle import BundleOptions, adjust
+from recon.mapping.coarse import sharpen
 from recon.mapping.factors import PoseFactors
 from recon.mapping.incremental import MapperOptions, run_mappers
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
@@ -44,6 +46,7 @@ class MapOptions:
 
     features: FeatureOptions = field(default_factory=FeatureOptions)
     pairs: PairOptions = field(default_factory=PairOptions)
+    subpixel: SubpixelOptions = field(default_factory=SubpixelOptions)
     mapper: MapperOptions = field(default_factory=MapperOptions)
     rgbd: RgbdOptions = field(default_factory=RgbdOptions)
     refine: RefineOptions = field(default_factory=RefineOptions)
@@ -86,7 +89,7 @@ def build_map(
     report(1, 4)
     match_features(database_path, choose_pairs(capture, options.pairs), options.features)
     if matches:
-        add_matches(database_path, matches, options.features)
+        add_matches(database_path, sharpen(capture, cameras, matches, options.subpixel), options.features)
     report(2, 4)
     model, log = _first_model(database_path, images_dir, capture, cameras, options)
     report(3, 4)

@@ -8,10 +8,11 @@ import numpy as np
 import pycolmap
 import pytest
 from PIL import Image, ImageFilter
+from scipy.spatial import cKDTree
 
+from recon.evidence.added import add_matches
 from recon.evidence.features import (
     FeatureOptions,
-    add_matches,
     extract_features,
     image_ids,
     match_features,
@@ -101,8 +102,14 @@ def test_matches_of_a_checkpoint_join_the_database_once(capture: Capture, tmp_pa
     assert add_matches(database, matches, options) == 0
 
     with pycolmap.Database.open(database) as opened:
-        assert len(opened.read_keypoints(2)) == sift[2] + len(grid)  # shared by both pairs: one keypoint each
-        np.testing.assert_allclose(opened.read_keypoints(1)[sift[1] :, :2], grid, atol=1e-4)
+        middle, first = opened.read_keypoints(2)[:, :2], opened.read_keypoints(1)[:, :2]
+        links = opened.read_matches(1, 2)
+    # shared by both pairs, some with SIFT: one keypoint each
+    assert sift[2] + 0.9 * len(grid) < len(middle) <= sift[2] + len(grid)
+    gap, _ = cKDTree(first).query(grid)
+    assert gap.max() <= 0.5
+    assert len(links) == len(grid)
+    np.testing.assert_allclose(first[links[:, 0]] - middle[links[:, 1]], np.tile([SHIFT, 0], (len(links), 1)), atol=1.0)
     assert verified_counts(database)[capture.views[0].name, capture.views[1].name] == len(grid)
 
 
