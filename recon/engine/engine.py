@@ -6,6 +6,7 @@ prefix is computed once and kept; the questions are packed behind it and decoded
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from recon.engine.answers import AnswerReader
 from recon.engine.checkpoint import Checkpoint
 from recon.engine.decoding import Generated, WaveDecoder
 from recon.engine.forward import TextRunner
+from recon.engine.modules import inference_twin
 from recon.engine.prefix import Prefix, PrefixCache, Segment, content_hash
 from recon.engine.prompts import PromptWriter, common_prefix_length
 from recon.engine.templates import TemplateBook, WaveDrafter
@@ -72,6 +74,7 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, options: EngineOptions | None = None) -> None:
         self.checkpoint = checkpoint
         self.options = options or EngineOptions()
+        checkpoint = dataclasses.replace(checkpoint, model=inference_twin(checkpoint.model))
         self._runner = TextRunner(checkpoint.model)
         self._kv_bytes = self.options.kv_memory_bytes or _default_memory(self._runner.device)
         self.prefixes = PrefixCache(checkpoint, self._runner, self._kv_bytes // 2)

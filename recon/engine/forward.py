@@ -14,16 +14,13 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from vlm3_kernels.prefix_attention.spans import Spans
 
-from recon.engine import attention
 from recon.engine.attention import AttentionContext, KeyValues, SegmentContext, SuffixContext
 
 
 class TextRunner:
-    """Runs tokens of one packed sequence through the text model. Switches the text layers to our attention function."""
+    """Runs tokens of one packed sequence through the text model. ``model`` is a twin of :mod:`recon.engine.modules`."""
 
     def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
-        attention.register()
-        model.set_attn_implementation({"text_config": attention.ATTENTION_NAME})
         text: Any = model.model.language_model
         self.config = text.config
         self.device = model.device

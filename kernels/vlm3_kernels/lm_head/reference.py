@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 import torch
 
+from vlm3_kernels.linear import linear
+
+_LOGITS_AT_ONCE = 1 << 24  # most logits held in memory (64 MiB in float32)
+
 
 class HeadOutput(NamedTuple):
     """``token`` [T] int64 the first index of the largest logit; ``logit`` [T] that logit; ``log_sum_exp`` [T] over the
@@ -20,9 +24,17 @@ class HeadOutput(NamedTuple):
 
 def lm_head(hidden: torch.Tensor, weight: torch.Tensor) -> HeadOutput:
     """Greedy choice from ``hidden`` [T, H] and ``weight`` [V, H], V at least 2."""
-    logits = hidden @ weight.T  # [T, V]
+    rows = max(1, _LOGITS_AT_ONCE // weight.shape[0])
+    parts = [_choose(linear(part, weight)) for part in hidden.split(rows)]
+    if len(parts) == 1:
+        return parts[0]
+    return HeadOutput(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _choose(logits: torch.Tensor) -> HeadOutput:
+    """The figures of logits [T, V], which are overwritten."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     best, token = logits.max(dim=-1)  # the first of equal logits, as torch.argmax
-    log_sum_exp = logits.logsumexp(dim=-1)
     second = logits.scatter_(1, token[:, None], float("-inf")).amax(dim=-1)
-    return HeadOutput(token, best, log_sum_exp, best - second)
+    others = logits.sub_(best[:, None]).exp_().sum(dim=-1)  # relative to the best, whose own share is 1
+    return HeadOutput(token, best, best + others.log1p(), best - second)

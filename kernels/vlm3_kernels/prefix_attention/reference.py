@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import torch
 
+from vlm3_kernels.linear import linear
 from vlm3_kernels.prefix_attention.spans import SpanGroup, Spans
+
+_SCORES_AT_ONCE = 1 << 20  # scores of one head held in memory (4 MiB in float32)
 
 
 def prefix_attention(
@@ -27,9 +30,14 @@ def prefix_attention(
     no query sees must hold finite numbers (zeros). P may be 0.
     """
     out = torch.empty_like(query)
+    num_kv, num_prefix, _ = prefix_key.shape
     for group in spans.groups:
-        tokens = slice(group.first_token, group.first_token + len(group.rows) * group.num_tokens)
-        out[tokens] = _group(query[tokens], prefix_key, prefix_value, own_key, own_value, group, scale)
+        length = group.num_tokens
+        row_of_scores = length * (query.shape[1] // num_kv) * (num_prefix + max(group.num_seen) + length)
+        step = max(1, _SCORES_AT_ONCE // row_of_scores)
+        for part in group.split(step):
+            tokens = slice(part.first_token, part.first_token + len(part.rows) * length)
+            _group(query[tokens], prefix_key, prefix_value, own_key, own_value, part, scale, out[tokens])
     return out
 
 
@@ -41,50 +49,39 @@ def _group(
     own_value: torch.Tensor,
     group: SpanGroup,
     scale: float,
-) -> torch.Tensor:
+    out: torch.Tensor,
+) -> None:
+    """Spans of equal length, written into ``out``; head by head, so that what is at work stays in the cache."""
     n, s = len(group.rows), group.num_tokens
     num_kv, num_prefix, dim = prefix_key.shape
     g = query.shape[1] // num_kv
-    out_dtype = query.dtype
-    wide = torch.promote_types(out_dtype, torch.float32)
+    wide = torch.promote_types(query.dtype, torch.float32)  # of the softmax: float32, float64 for float64
     num_own = max(group.num_seen) + s
     rows = group.row_slice
-    if rows is None:
-        index = torch.tensor(group.rows, device=query.device)
-        keys, values = own_key[index, :, :num_own], own_value[index, :, :num_own]  # [n, Hkv, num_own, D]
-    else:
-        keys, values = own_key[rows, :, :num_own], own_value[rows, :, :num_own]
-
-    q = (query * scale).view(n, s, num_kv, g, dim).permute(2, 0, 1, 3, 4).contiguous()  # [Hkv, n, s, g, D]
-    prefix_scores = torch.bmm(q.view(num_kv, n * s * g, dim), prefix_key.transpose(1, 2)).to(wide)  # [Hkv, nsg, P]
-    q_own = q.view(num_kv, n, s * g, dim).transpose(0, 1)  # [n, Hkv, s*g, D]
-    own_scores = (q_own @ keys.transpose(2, 3)).to(wide)  # [n, Hkv, s*g, num_own]
-    hidden = _hidden_keys(group, num_own, g)
-    if hidden is not None:
-        own_scores.masked_fill_(hidden.to(query.device), float("-inf"))
-
-    # One softmax over both parts, in float32 (float64 for float64).
-    peak = own_scores.amax(-1, keepdim=True).transpose(0, 1).reshape(num_kv, n * s * g, 1)
-    if num_prefix:
-        peak = torch.maximum(peak, prefix_scores.amax(-1, keepdim=True))
-    prefix_weights = prefix_scores.sub_(peak).exp_()
-    own_weights = own_scores.sub_(peak.view(num_kv, n, s * g, 1).transpose(0, 1)).exp_()
-    total = prefix_weights.sum(-1, keepdim=True) + own_weights.sum(-1, keepdim=True).transpose(0, 1).reshape(
-        num_kv, n * s * g, 1
-    )
-    out = torch.bmm(prefix_weights.to(out_dtype), prefix_value).view(num_kv, n, s * g, dim)
-    out = out + (own_weights.to(out_dtype) @ values).transpose(0, 1)
-    out = out / total.view(num_kv, n, s * g, 1).to(out_dtype)
-    return out.view(num_kv, n, s, g, dim).permute(1, 2, 0, 3, 4).reshape(n * s, num_kv * g, dim)
+    index = torch.tensor(group.rows, device=query.device) if rows is None else rows
+    keys, values = own_key[index, :, :num_own], own_value[index, :, :num_own]  # [n, Hkv, num_own, D]
+    hidden = _hidden_keys(group, num_own, g, query.device)
+    heads_in = (query * scale).view(n, s, num_kv, g, dim)
+    heads_out = out.view(n, s, num_kv, g, dim)
+    for i_head in range(num_kv):
+        q = heads_in[:, :, i_head].reshape(n * s * g, dim)
+        own = torch.bmm(q.view(n, s * g, dim), keys[:, i_head].transpose(1, 2)).to(wide)  # [n, s*g, num_own]
+        if hidden is not None:
+            own.masked_fill_(hidden, float("-inf"))
+        shared = linear(q, prefix_key[i_head]).to(wide)  # [n*s*g, P]
+        weights = torch.cat([shared, own.view(n * s * g, num_own)], dim=1).softmax(dim=-1).to(query.dtype)
+        mixed = linear(weights[:, :num_prefix], prefix_value[i_head].t()).view(n, s * g, dim)
+        mixed.baddbmm_(weights[:, num_prefix:].view(n, s * g, num_own), values[:, i_head])
+        heads_out[:, :, i_head] = mixed.view(n, s, g, dim)
 
 
-def _hidden_keys(group: SpanGroup, num_own: int, g: int) -> torch.Tensor | None:
-    """Mask of the own keys that a query must not see, [n or 1, 1, s * g, num_own]; None when it sees all of them."""
+def _hidden_keys(group: SpanGroup, num_own: int, g: int, device: torch.device) -> torch.Tensor | None:
+    """Mask of the own keys that a query must not see, [n or 1, s * g, num_own]; None when it sees all of them."""
     s = group.num_tokens
     equal = group.equally_seen
     if s == 1 and equal:
         return None
-    seen = torch.tensor(group.num_seen[:1] if equal else group.num_seen)
-    last = seen[:, None] + torch.arange(s)  # [n, s] last own key visible to each query
-    hidden = torch.arange(num_own) > last[..., None]  # [n, s, num_own]
-    return hidden.repeat_interleave(g, dim=1)[:, None]
+    seen = torch.tensor(group.num_seen[:1] if equal else group.num_seen, device=device)
+    last = seen[:, None] + torch.arange(s, device=device)  # [n, s] last own key visible to each query
+    hidden = torch.arange(num_own, device=device) > last[..., None]  # [n, s, num_own]
+    return hidden.repeat_interleave(g, dim=1)

@@ -29,6 +29,20 @@ class SpanGroup:
         consecutive = self.rows == tuple(range(first, first + len(self.rows)))
         return slice(first, first + len(self.rows)) if consecutive else None
 
+    def split(self, num_spans: int) -> list[SpanGroup]:
+        """The same spans in groups of at most ``num_spans``."""
+        if num_spans >= len(self.rows):
+            return [self]
+        return [
+            SpanGroup(
+                self.first_token + begin * self.num_tokens,
+                self.rows[begin : begin + num_spans],
+                self.num_tokens,
+                self.num_seen[begin : begin + num_spans],
+            )
+            for begin in range(0, len(self.rows), num_spans)
+        ]
+
     @cached_property
     def equally_seen(self) -> bool:
         """Whether all rows hold equally many own tokens."""

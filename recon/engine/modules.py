@@ -1,0 +1,86 @@
+"""The checkpoint's model as the engine runs it: the same weights in modules that are faster in inference.
+
+The twin is a copy of the module tree that shares every parameter, so that the model the user holds (and may train, or
+ask with ``generate``) stays as it is. Everything in it is Hugging Face's but the linear layers and the MLP around them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextMLP
+from vlm3_kernels.linear import gated, linear
+
+from recon.engine import attention
+
+Replace = Callable[[nn.Module], nn.Module | None]
+
+
+class FastLinear(nn.Module):
+    """A linear layer's arithmetic through :func:`vlm3_kernels.linear.linear`."""
+
+    def __init__(self, source: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = source.weight, source.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class FastMLP(nn.Module):
+    """SwiGLU whose activation and product are fused into the matrix products where the CPU's library can."""
+
+    def __init__(self, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = gate.weight, up.weight, down.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(gated(x, self.gate, self.up), self.down)
+
+
+def fast_modules(module: nn.Module) -> nn.Module | None:
+    """The replacement of a module on a CPU; None: as it is."""
+    if type(module) is nn.Linear:
+        return FastLinear(module)
+    if type(module) is Qwen3VLTextMLP and module.config.hidden_act == "silu":
+        return FastMLP(module.gate_proj, module.up_proj, module.down_proj)
+    return None
+
+
+def inference_twin(
+    model: Qwen3VLForConditionalGeneration, replace: Replace | None = None
+) -> Qwen3VLForConditionalGeneration:
+    """The model with replaced modules and our attention function in its text layers; parameters are shared.
+
+    ``replace`` gives a module's replacement or None; by default the fast modules on a CPU and nothing elsewhere.
+    """
+    attention.register()
+    if replace is None:
+        replace = fast_modules if model.device.type == "cpu" else _nothing
+    text_config = copy.copy(model.config.text_config)
+    text_config._attn_implementation = attention.ATTENTION_NAME
+    twin = _copy(model, replace, model.config.text_config, text_config)
+    assert isinstance(twin, Qwen3VLForConditionalGeneration)
+    return twin
+
+
+def _copy(module: nn.Module, replace: Replace, old_config: object, new_config: object) -> nn.Module:
+    replacement = replace(module)
+    if replacement is not None:
+        return replacement
+    twin = copy.copy(module)
+    twin._modules = {
+        name: child if child is None else _copy(child, replace, old_config, new_config)
+        for name, child in module._modules.items()
+    }
+    if getattr(twin, "config", None) is old_config:
+        twin.config = new_config
+    return twin
+
+
+def _nothing(module: nn.Module) -> nn.Module | None:
+    return None
