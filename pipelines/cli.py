@@ -29,6 +29,7 @@ COMMANDS = {
     "query": ("pipelines.query", "Options", "run"),
     "compare": ("pipelines.compare", "Options", "run"),
     "export": ("pipelines.export", "Options", "run"),
+    "batch": ("pipelines.batch", "Options", "run"),
     "info": ("pipelines.info", "Options", "run"),
     "view": ("pipelines.view", "Options", "run"),
     "train": ("pipelines.train", "TrainOptions", "train"),

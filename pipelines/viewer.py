@@ -234,7 +234,7 @@ class Viewer:
     def _hit(self, origin: Sequence[float], direction: Sequence[float]) -> NDArray[np.float64] | None:
         """What is seen first of the things shown."""
         shown = self.surface is not None and self.surface_node.visible
-        clouds = [self._depth[0]] if self._depth is not None else []
+        clouds: list[NDArray[np.floating]] = [self._depth[0]] if self._depth is not None else []
         clouds += [places_of(self.surface)] if shown and not isinstance(self.surface, Mesh) else []
         clouds += [self.scene.points_world] if self.points_node.visible else []
         found = [hit_points(origin, direction, cloud) for cloud in clouds]
