@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from transformers import PreTrainedTokenizerFast
 
 from recon.errors import BadInputError
-from recon.training.mixture import Mixture, load_mixture, parse_mixture
+from recon.questions.dialects import Dialect
+from recon.training.encode import Encoder, Lesson, Sample
+from recon.training.mixture import BLOCK, Mixture, MixtureDataset, load_mixture, parse_mixture
+from recon.training.sources import BadSampleError, SourceSpec
+from recon.training.tokenizer import build_image_processor
+from recon.types import UnifiedImage
 
 TWO = {
     "small": {"task": "depth", "rooms": 10, "pool": "p", "weight": 1},
@@ -58,6 +64,16 @@ def test_pools_are_relative_to_the_file(tmp_path: Path) -> None:
         ({"dialect": "klingon"}, "klingon"),
         ({"datasets": {}}, "at least one data set"),
         ({"colour": 1}, "unknown colour"),
+        ({"group": 0}, "group is 0"),
+        ({"strict": 1}, "strict is 1"),
+        (
+            {"dialect": "vlm3-paper", "datasets": {"a": {"task": "pose", "rooms": 1, "pool": "p"}}},
+            "has no pose questions",
+        ),
+        ({"datasets": {"a": {"format": "xml", "task": "depth", "path": "p"}}}, "a.format: found 'xml'; accepted"),
+        ({"datasets": {"a": {"task": "match", "rooms": 1, "pool": "p", "layout": "loose"}}}, "packed, turns"),
+        ({"datasets": {"a": {"task": "match", "rooms": 1, "pool": "p", "round_m": 1}}}, "round_m: it is for depth"),
+        ({"datasets": {"a": {"task": "depth", "rooms": True, "pool": "p"}}}, "wrong kind"),
         ({"datasets": {"a": {"task": "smell", "rooms": 1, "pool": "p"}}}, "datasets.a.task: found 'smell'"),
         ({"datasets": {"a": {"task": "depth", "pool": "p"}}}, "missing rooms"),
         ({"datasets": {"a": {"task": "depth", "rooms": 0, "pool": "p"}}}, "rooms: found 0"),
@@ -77,3 +93,111 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     path.write_text("a: [1")
     with pytest.raises(BadInputError, match=r"m\.yaml"):
         load_mixture(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# turns, shards, real data
+
+
+def _entry(weight: float) -> dict[str, Any]:
+    return {"task": "depth", "rooms": 10, "pool": "p", "weight": weight}
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_every_block_holds_the_exact_shares_and_turns_have_no_gaps(tmp_path: Path, group: int) -> None:
+    entries = {"a": _entry(0.7), "b": _entry(0.29), "c": _entry(0.01), "rare": _entry(1e-6), "off": _entry(0)}
+    mixture = parse_mixture({"datasets": entries, "group": group, "seed": 5}, tmp_path, "m.yaml")
+    for block in range(2):
+        places = [mixture.place_of(index) for index in range(block * BLOCK * group, (block + 1) * BLOCK * group)]
+        chosen = np.array([place[0] for place in places])
+        counts = np.bincount(chosen, minlength=5) / group
+        np.testing.assert_allclose(counts / BLOCK, mixture.shares, atol=1.5 / BLOCK)
+        assert counts[3] == 1  # a rare one comes all the same
+        assert counts[4] == 0
+        for number in range(4):
+            turns = [turn for dataset, turn in places if dataset == number]
+            first = int(block * counts[number] * group)
+            assert sorted(turns) == list(range(first, first + len(turns)))
+        assert (chosen.reshape(-1, group) == chosen[::group, None]).all()
+
+
+def test_shards_together_are_the_whole_and_any_place_can_be_resumed(
+    mixture: Mixture, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    encoder = Encoder(tokenizer, build_image_processor(), int(tokenizer.convert_tokens_to_ids("<|image_pad|>")))
+    whole = MixtureDataset(mixture, encoder, 10)
+    shards = [MixtureDataset(mixture, encoder, 10, rank, 3) for rank in range(3)]
+    assert [len(shard) for shard in shards] == [4, 3, 3]
+    for index in reversed(range(10)):
+        expected, found = whole[index], shards[index % 3][index // 3]
+        assert expected.dataset == found.dataset
+        for one, other in zip(expected.suffixes, found.suffixes, strict=True):
+            assert one.tolist() == other.tolist()
+    with pytest.raises(ValueError, match="rank must be from 0 to 2"):
+        MixtureDataset(mixture, encoder, 10, 3, 3)
+
+
+class _Flawed:
+    """A source of five items of which items 1 and 2 are broken."""
+
+    def __init__(self, image: UnifiedImage, broken: tuple[int, ...] = (1, 2)) -> None:
+        self.image, self.broken = image, broken
+
+    def __len__(self) -> int:
+        return 5
+
+    def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
+        if turn % 5 in self.broken:
+            raise BadSampleError(f"labels.jsonl line {turn % 5 + 1}: the image is damaged")
+        return Sample((self.image,), (Lesson(f"item {turn % 5}?", "yes"),), "")
+
+
+def _real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: _Flawed, **keys: Any) -> Mixture:
+    seen: list[SourceSpec] = []
+    monkeypatch.setattr("recon.training.mixture.OPENERS", {"flawed": lambda spec: seen.append(spec) or source})
+    entry = {"format": "flawed", "task": "depth", "path": "labels.jsonl", "questions": 3}
+    mixture = parse_mixture({"datasets": {"real": entry | keys}} | keys, tmp_path, "m.yaml")
+    assert seen == [SourceSpec("real", "flawed", "depth", tmp_path / "labels.jsonl", 3, keys.get("strict", False))]
+    return mixture
+
+
+def test_unusable_items_are_passed_over_with_a_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, views: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    mixture = _real(monkeypatch, tmp_path, _Flawed(views[0].image))
+    drawn = {mixture.place_of(index)[1] % 5: mixture.draw(index) for index in range(60)}
+    assert {turn: d.skipped for turn, d in drawn.items()} == {0: 0, 1: 2, 2: 1, 3: 0, 4: 0}
+    assert drawn[1].sample.lessons[0].question == "item 3?"
+    assert drawn[1].sample.dataset == "real"
+    assert "data set real: passed over: labels.jsonl line 2: the image is damaged" in caplog.text
+    hopeless = _real(monkeypatch, tmp_path, _Flawed(views[0].image, (0, 1, 2, 3, 4)))
+    with pytest.raises(BadInputError, match=r"real: 100 unusable items in a row; the last: labels\.jsonl line"):
+        hopeless.draw(0)
+
+
+def test_a_strict_mixture_stops_at_the_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, views: list[Any]) -> None:
+    mixture = _real(monkeypatch, tmp_path, _Flawed(views[0].image), strict=True)
+    bad = next(index for index in range(60) if mixture.place_of(index)[1] % 5 == 1)
+    with pytest.raises(BadSampleError, match="line 2"):
+        mixture.draw(bad)
+
+
+def test_all_tasks_of_a_file_give_samples(pool: Path) -> None:
+    entries = {
+        task: {"task": task, "rooms": 2, "pool": str(pool), "questions": 5, "layout": layout}
+        for task, layout in (("depth", "packed"), ("match", "turns"), ("pose", "packed"), ("object", "turns"))
+    }
+    mixture = parse_mixture({"datasets": entries, "weights": "uniform"}, pool, "m.yaml")
+    seen = {}
+    for index in range(40):
+        name = mixture.dataset_of(index).name
+        if name not in seen:
+            seen[name] = mixture.sample(index)
+    assert {name: len(sample.images) for name, sample in seen.items()} == {
+        "depth": 1,
+        "match": 2,
+        "pose": 2,
+        "object": 1,
+    }
+    assert {name: sample.layout for name, sample in seen.items()} == {n: e["layout"] for n, e in entries.items()}
+    assert len(seen["pose"].lessons) == 4
