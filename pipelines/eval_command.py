@@ -48,7 +48,6 @@ from recon.types import DepthKind, Task
 Baseline = Literal["none", "constant", "same-place", "sift"]
 _BASELINE_OF: dict[Baseline, Task] = {"constant": "depth", "same-place": "match", "sift": "pose"}
 _SYNTHETIC_QUESTIONS = 20
-_CONSTANT_SCENES = 200
 _BASELINE_IMAGE = ImageProfile("focal", 224)  # what synthetic photos are rendered for when no checkpoint is asked
 
 
@@ -134,7 +133,7 @@ def evaluate(options: Options) -> Report:
         model.profile.task(task)  # says which tasks it answers when this is none of them
         if model.notice and not options.quiet:
             print(f"note: {model.notice}", file=sys.stderr)
-    with _data(options, task, model) as (items, left_out, constants):
+    with _data(options, task, model) as (items, left_out):
         answerer, depth_kind = _answerer(options, task, model, items)
         about = _about(options, task, model, items)
         file = AnswerFile(options.out / "answers.jsonl" if options.out else None, about, options.overwrite)
@@ -144,21 +143,20 @@ def evaluate(options: Options) -> Report:
             model.release()
         if not answered:
             raise BadInputError(f"--data {options.data}: none of {len(items)} items could be asked; {faults[0].reason}")
-        report = _report(options, task, model, answered, faults, left_out, constants, depth_kind, about, seconds)
+        report = _report(options, task, model, answered, faults, left_out, depth_kind, about, seconds)
         if options.out is not None:
             write_report(report, answered, options.out, options.pictures)
     return report
 
 
 @contextlib.contextmanager
-def _data(options: Options, task: Task, model: TaskModel | None) -> Iterator[tuple[list[Item], str, np.ndarray | None]]:
-    """The items to ask, what was left out in words, and depths to tune constants on (None: the labels themselves)."""
+def _data(options: Options, task: Task, model: TaskModel | None) -> Iterator[tuple[list[Item], str]]:
+    """The items to ask, and what was left out in words."""
     from pipelines.eval_synthetic import split_of_source, write_synthetic
 
     split = split_of_source(options.data)
     profile = model.profile if model is not None else None
     with contextlib.ExitStack() as stack:
-        constants = None
         if split is None:
             path = find_labels(Path(options.data), task)
             images, most = options.images, options.questions or 0
@@ -170,19 +168,12 @@ def _data(options: Options, task: Task, model: TaskModel | None) -> Iterator[tup
                 folder, task, image, split, options.first, options.scenes, most, options.scenery, options.quiet
             )
             images = folder
-            if task == "depth":
-                tuning = Path(stack.enter_context(_scratch())) if options.out is None else options.out / "tuning"
-                made = write_synthetic(
-                    tuning, task, image, "train", 0, _CONSTANT_SCENES, most, options.scenery, options.quiet
-                )
-                tuned_on = read_items(made, task, tuning, "z", True).items
-                constants = np.concatenate([item.depth_m for item in tuned_on if isinstance(item, DepthItem)])
         reading = read_items(path, task, images, options.depth_kind, options.strict)
         items = [chosen_labels(item, most, options.seed, profile) for item in reading.items[: options.limit]]
         items = [item for item in items if num_questions(item, task) > 0]
         if not items:
             raise BadInputError(f"{path}: nothing to ask: all its points are hidden and the checkpoint can't say so")
-        yield items, reading.faults_in_words(), constants
+        yield items, reading.faults_in_words()
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
@@ -219,7 +210,6 @@ def _report(
     answered: list[Answered],
     faults: list[Any],
     left_out: str,
-    constants: np.ndarray | None,
     depth_kind: DepthKind | None,
     about: dict[str, Any],
     seconds: float,
@@ -230,14 +220,6 @@ def _report(
         about |= {"model": model.source, "dialect": model.profile.dialect, "dtype": options.models.dtype}
         if task == "depth":
             about |= {"depth_kind_of_answers": depth_kind or "taken as the labels'"}
-    extra: dict[str, Any] = {}
-    if task == "depth":
-        truth = depth_labels(answered)
-        extra["constants"] = constant_figures(truth, truth if constants is None else constants)
-        extra["constants_from"] = (
-            "these labels themselves (hindsight: no constant does better)" if constants is None else
-            f"{_CONSTANT_SCENES} training worlds"
-        )  # fmt: skip
     return Report(
         task=task,
         answerer=model.source if model is not None else f"baseline {options.baseline}",
@@ -250,7 +232,7 @@ def _report(
         left_out=left_out,
         seconds=seconds,
         provenance={"hardware": hardware(), "versions": _versions()},
-        **extra,
+        constants=constant_figures(depth_labels(answered)) if task == "depth" else {},
     )
 
 

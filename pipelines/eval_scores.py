@@ -114,9 +114,10 @@ def _depth_figures(scores: DepthScores) -> dict[str, float]:
     return figures
 
 
-def constant_figures(truth_m: NDArray[np.float64], constants_from: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Figures of the best constant answers (tuned on ``constants_from``) on the labels ``truth_m``."""
-    best = best_constants(constants_from)
+def constant_figures(truth_m: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Figures of the constant answers that score best on the labels ``truth_m`` themselves: no constant, tuned on
+    whatever data, does better."""
+    best = best_constants(truth_m)
     rows = {}
     for name, metres in (("for_delta1", best.for_delta1_m), ("for_abs_rel", best.for_abs_rel_m)):
         figures = _depth_figures(score_depth(np.full(len(truth_m), metres), truth_m))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -61,6 +62,23 @@ class SourceSpec:
 
 Opener = Callable[[SourceSpec], SampleSource]
 
-OPENERS: Mapping[str, Opener] = MappingProxyType({})
+
+def _reader(name: str) -> Opener:
+    """An opener of :mod:`recon.training.readers`, which imports this module."""
+
+    def open_(spec: SourceSpec) -> SampleSource:
+        opener: Opener = getattr(import_module("recon.training.readers"), name)
+        return opener(spec)
+
+    return open_
+
+
+OPENERS: Mapping[str, Opener] = MappingProxyType(
+    {
+        "depthlm-jsonl": _reader("open_depthlm"),
+        "pairs": _reader("open_pairs"),
+        "spatialrgpt": _reader("open_spatialrgpt"),
+    }
+)
 """Formats of real data sets. An opener raises BadInputError when nothing usable is left (or for a task that the format
 has no labels for), and logs how many lines it left out, with their numbers."""
