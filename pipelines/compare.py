@@ -18,7 +18,7 @@ from recon.evaluation.depth import DepthScores
 from recon.evaluation.trajectory import TrajectoryScores
 from recon.interop.results import read_result
 
-__all__ = ["Options", "compare_all", "run"]
+__all__ = ["Options", "compare_all", "plain_data", "run", "text"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def run(options: Options) -> None:
     if options.json is not None:
         content = {"format": 1, "comparisons": [c.as_json() for c in comparisons], "versions": versions()}
         with readable_os_errors():
-            write_text(options.json, json.dumps(known_numbers(_lists(content)), indent=1) + "\n")
+            write_text(options.json, json.dumps(known_numbers(plain_data(content)), indent=1) + "\n")
     if not options.quiet:
         print("\n\n".join(text(comparison) for comparison in comparisons))
 
@@ -165,8 +165,8 @@ def _n(value: float) -> str:
     return "0" if abs(value) < 1e-9 else f"{value:.4g}"
 
 
-def _lists(value: object) -> object:
-    """Tuples as lists, as JSON has them."""
+def plain_data(value: object) -> object:
+    """Tuples as lists and keys as text, as JSON has them."""
     if isinstance(value, dict):
-        return {str(key): _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): plain_data(item) for key, item in value.items()}
+    return [plain_data(item) for item in value] if isinstance(value, list | tuple) else value
