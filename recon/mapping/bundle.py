@@ -55,13 +55,15 @@ class BundleOptions:
     """What is refined and how much is believed.
 
     ``pixel_sigma`` is the standard deviation of a good keypoint, ``loss_scale`` the Cauchy scale in sigmas.
-    ``principal_point_sigma`` is the prior's spread as a fraction of the image's longer side.
+    ``principal_point_sigma`` is the prior's spread as a fraction of the image's longer side, ``exif_focal_sigma`` that
+    of a focal length from EXIF as a fraction of it (whole millimetres); a guessed focal length has no prior.
     """
 
     refine_focal: bool = True
     refine_distortion: bool = True
     refine_principal_point: bool = False
     principal_point_sigma: float = 0.02
+    exif_focal_sigma: float = 0.05
     distortion_sigma: float = 0.5
     pixel_sigma: float = 0.5
     loss_scale: float = 2.0
@@ -215,6 +217,8 @@ class _Problem:
             longer = max(camera.width_px, camera.height_px)
             sigma[info.principal_point_idxs()] = self.options.principal_point_sigma * longer
             sigma[info.extra_params_idxs()] = self.options.distortion_sigma
+            if start.focal_source == "exif":
+                sigma[info.focal_length_idxs()] = self.options.exif_focal_sigma * start.focal_px
             inverse = 1.0 / sigma[refined]
             delta = (np.array(camera.params) - np.array(start.params))[refined]
             result.append((self.offset[c] + np.arange(len(refined)), delta * inverse, inverse))

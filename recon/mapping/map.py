@@ -25,9 +25,10 @@ from recon.evidence.features import (
     verified_counts,
 )
 from recon.evidence.subpixel import SubpixelOptions
+from recon.mapping.answers import answered_scale, in_answered_metres, place, pose_factors
 from recon.mapping.bundle import BundleOptions, adjust
 from recon.mapping.coarse import sharpen
-from recon.mapping.factors import PoseFactors
+from recon.mapping.complete import complete_map
 from recon.mapping.incremental import MapperOptions, run_mappers
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
 from recon.mapping.pairs import PairOptions, choose_pairs
@@ -88,29 +89,32 @@ def build_map(
     counts = extract_features(database_path, capture, cameras, options.features)
     report(1, 4)
     match_features(database_path, choose_pairs(capture, options.pairs), options.features)
-    if matches:
-        add_matches(database_path, sharpen(capture, cameras, matches, options.subpixel), options.features)
+    answers = sharpen(capture, cameras, matches, options.subpixel)
+    if answers:
+        add_matches(database_path, answers, options.features)
     report(2, 4)
     model, log = _first_model(database_path, images_dir, capture, cameras, options)
+    if model is not None and _solid(model) is not model:
+        log.append(f"{model.num_registered} photos, but fewer than {_MIN_OBSERVATIONS} observations in some")
+        model = _solid(model)
+    given = all(view.camera is not None for view in capture.views)
+    model = _with_answers(model, database_path, capture, cameras, answers, relative_poses, given)
     report(3, 4)
     if model is None:
-        reasons = _reasons(database_path, capture, counts, set(), options)
-        detail = "; ".join(f"{r.name}: {r.reason}" for r in reasons[:3])
-        raise MappingError(
-            f"no two photos could be placed ({'; '.join(log)}); {detail}; photos must overlap, show texture and be "
-            "taken from different places"
-        )
-    given = all(view.camera is not None for view in capture.views)
+        raise _no_map(_reasons(database_path, capture, counts, set(), options), log)
 
     def adjusted(current: MapModel) -> tuple[MapModel, NDArray[np.float64]]:
         if np.isfinite(current.observations.depth).any():  # RGB-D: the depth maps have placed the photos
             return current, adjust(current.state, current.observations, BundleOptions(max_iterations=0)).errors_px
-        factors = _trusted_factors(relative_poses, current)
+        factors = pose_factors(relative_poses, {name: i for i, name in enumerate(current.names)}, current.state.poses)
         return refine(current, options.refine, pose_factors=factors, constant_intrinsics=given)
 
     model, errors = adjusted(model)
-    weak = [n for n, count in zip(model.names, model.observations_per_view()) if count < _MIN_OBSERVATIONS]
-    if weak and len(weak) <= len(model.names) - 2:
+    weak = _weak(model, relative_poses)
+    if len(model.names) - len(weak) < 2:
+        log.append(f"of {len(model.names)} photos fewer than two keep {_MIN_OBSERVATIONS} observations")
+        raise _no_map(_reasons(database_path, capture, counts, set(), options), log)
+    if weak:
         model = drop_views(model, weak)
         model, errors = adjusted(model)
     unregistered = _reasons(database_path, capture, counts, set(model.names), options)
@@ -150,31 +154,61 @@ def _first_model(
     return model, log
 
 
-def _trusted_factors(relative_poses: Sequence[RelativePose], model: MapModel) -> PoseFactors | None:
-    """Factors of the trusted relative poses that agree with the first map within three of their sigmas.
-
-    Their distances are left out: the map has no metric unit yet (distances vote for the scale).
-    """
-    index = {name: i for i, name in enumerate(model.names)}
-    candidates = [p for p in relative_poses if p.trusted and p.name1 in index and p.name2 in index]
-    if not candidates:
-        return None
-    factors = PoseFactors(
-        view1=np.array([index[p.name1] for p in candidates]),
-        view2=np.array([index[p.name2] for p in candidates]),
-        rotation=np.array([p.rotation_cam1_from_cam2 for p in candidates]),
-        direction=np.array([p.direction1 for p in candidates]),
-        distance=np.full(len(candidates), np.nan),
-        rotation_sigma=np.radians([p.rotation_sigma_deg for p in candidates]),
-        direction_sigma=np.radians([p.direction_sigma_deg for p in candidates]),
-        distance_sigma=np.array([p.distance_log_sigma for p in candidates]),
+def _no_map(reasons: Sequence[Rejected], log: Sequence[str]) -> MappingError:
+    detail = "; ".join(f"{r.name}: {r.reason}" for r in reasons[:3])
+    return MappingError(
+        f"no two photos could be placed ({'; '.join(log)}); {detail}; photos must overlap, show texture and be "
+        "taken from different places"
     )
-    residual = factors.residuals(model.state.poses)[0]
-    agrees = (np.linalg.norm(residual[:, :3], axis=1) < 3.0) & (np.linalg.norm(residual[:, 3:6], axis=1) < 3.0)
-    if not agrees.any():
-        return None
-    _log.info("%d of %d relative poses agree with the map", int(agrees.sum()), len(candidates))
-    return PoseFactors(**{name: getattr(factors, name)[agrees] for name in PoseFactors.__dataclass_fields__})
+
+
+def _solid(model: MapModel) -> MapModel | None:
+    """The model without photos that too few observations hold; None when fewer than two are left."""
+    while True:
+        weak = [n for n, count in zip(model.names, model.observations_per_view()) if count < _MIN_OBSERVATIONS]
+        if not weak:
+            return model
+        if len(model.names) - len(weak) < 2:
+            return None
+        model = drop_views(model, weak)
+
+
+def _with_answers(
+    model: MapModel | None,
+    database_path: Path,
+    capture: Capture,
+    cameras: Mapping[str, Camera],
+    answers: Sequence[Matches],
+    relative_poses: Sequence[RelativePose],
+    given: bool,
+) -> MapModel | None:
+    """The model with the photos that only a checkpoint's answers can place, in the metres of its distances."""
+    if model is not None:
+        metres, agreement = answered_scale(model, relative_poses)
+        if agreement >= 0.5 and not np.isfinite(model.observations.depth).any():
+            model = in_answered_metres(model, metres)
+        if agreement >= 0.5 and model.num_registered == len(capture.views):
+            return model
+    placement = place([view.name for view in capture.views], model, relative_poses)
+    if placement is None or (model is not None and len(placement.names) <= model.num_registered):
+        return model
+    factors = pose_factors(relative_poses, {name: i for i, name in enumerate(placement.names)}, placement.poses)
+    completed = complete_map(database_path, capture, cameras, placement, model, answers, factors, given)
+    return completed if completed is not None else model
+
+
+def _weak(model: MapModel, relative_poses: Sequence[RelativePose]) -> list[str]:
+    """Photos with too few observations to hold them, and no two answers about their pose that agree with the map."""
+    few = {n for n, count in zip(model.names, model.observations_per_view()) if count < _MIN_OBSERVATIONS}
+    if not few:
+        return []
+    index = {name: i for i, name in enumerate(model.names)}
+    factors = pose_factors(relative_poses, index, model.state.poses)
+    support = np.zeros(len(model.names), dtype=np.int64)
+    if factors is not None:
+        agrees = np.linalg.norm(factors.residuals(model.state.poses)[0][:, :6], axis=1) < 4.5
+        np.add.at(support, np.concatenate([factors.view1[agrees], factors.view2[agrees]]), 1)
+    return [name for name in model.names if name in few and support[index[name]] < 2]
 
 
 def _reasons(

@@ -40,13 +40,19 @@ def select(edges: RigidFactors, keep: NDArray[np.bool_]) -> RigidFactors:
     return RigidFactors(*(getattr(edges, f.name)[keep] for f in dataclasses.fields(edges)))
 
 
-def consistent_edges(
+def consistent_edges(edges: RigidFactors, num_views: int) -> NDArray[np.bool_]:
+    """Edges [F] that close more triangles than they break, and those that are in no triangle."""
+    closed, broken = triangles(edges, num_views)
+    return (closed > broken) | (closed + broken == 0)
+
+
+def triangles(
     edges: RigidFactors, num_views: int, max_rotation_deg: float = 5.0, max_relative_translation: float = 0.15
-) -> NDArray[np.bool_]:
-    """Edges [F] that close more triangles than they break, and those that are in no triangle.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many triangles each edge [F] closes, and how many it breaks.
 
     A triangle closes when its product turns by at most ``max_rotation_deg`` and shifts by at most
-    ``max_relative_translation`` of its longest side plus 5 cm.
+    ``max_relative_translation`` of its longest side plus 5 cm, or by three of its edges' joint sigmas if that is more.
     """
     motion: dict[tuple[int, int], Float64Array] = {}
     row: dict[tuple[int, int], int] = {}
@@ -54,8 +60,8 @@ def consistent_edges(
         motion[int(i), int(j)] = edges.cam1_from_cam2[k]
         motion[int(j), int(i)] = inverse(edges.cam1_from_cam2[k])
         row[int(i), int(j)] = row[int(j), int(i)] = k
-    votes = np.zeros(len(edges.view1), dtype=np.int64)
-    seen = np.zeros(len(edges.view1), dtype=bool)
+    closed = np.zeros(len(edges.view1), dtype=np.int64)
+    broken = np.zeros(len(edges.view1), dtype=np.int64)
     neighbours: list[set[int]] = [set() for _ in range(num_views)]
     for i, j in motion:
         neighbours[i].add(j)
@@ -66,20 +72,30 @@ def consistent_edges(
             loop = compose(compose(motion[a, b], motion[b, c]), motion[c, a])
             cosine = np.clip((np.trace(loop[:, :3]) - 1) / 2, -1, 1)
             longest = max(np.linalg.norm(motion[e][:, 3]) for e in ((a, b), (b, c), (c, a)))
-            closes = (
-                np.degrees(np.arccos(cosine)) <= max_rotation_deg
-                and np.linalg.norm(loop[:, 3]) <= max_relative_translation * longest + 0.05
-            )
             members = [row[a, b], row[b, c], row[c, a]]
-            votes[members] += 1 if closes else -1
-            seen[members] = True
-    return ~seen | (votes > 0)
+            turn_deg = 3 * np.degrees(np.linalg.norm(edges.rotation_sigma[members]))
+            # a turned edge also shifts the end of the next
+            shift = 3 * np.hypot(
+                np.linalg.norm(edges.translation_sigma[members]),
+                longest * np.linalg.norm(edges.rotation_sigma[members]),
+            )
+            closes = np.degrees(np.arccos(cosine)) <= max(max_rotation_deg, turn_deg) and np.linalg.norm(
+                loop[:, 3]
+            ) <= max(max_relative_translation * longest + 0.05, shift)
+            (closed if closes else broken)[members] += 1
+    return closed, broken
+
+
+def components(edges: RigidFactors, num_views: int) -> NDArray[np.int64]:
+    """A label for each view [N], equal where edges connect."""
+    graph = coo_matrix((np.ones(len(edges.view1)), (edges.view1, edges.view2)), shape=(num_views, num_views))
+    _, label = connected_components(graph, directed=False)
+    return label.astype(np.int64)
 
 
 def largest_component(edges: RigidFactors, num_views: int) -> NDArray[np.int64]:
     """Views of the largest connected set, ascending."""
-    graph = coo_matrix((np.ones(len(edges.view1)), (edges.view1, edges.view2)), shape=(num_views, num_views))
-    _, label = connected_components(graph, directed=False)
+    label = components(edges, num_views)
     return np.flatnonzero(label == np.argmax(np.bincount(label)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ from recon.mapping.incremental import bundle_with_colmap
 from recon.mapping.model import MapModel, prune, to_reconstruction
 
 _log = logging.getLogger(__name__)
+
+_MIN_BALANCE = 3.0  # relative poses per photo below which they don't judge the pixels
+_MAX_STRAIN = 6.0  # median squared residual of a relative pose (five numbers: 4.4 when all is as stated)
+_MAX_DOUBLINGS = 5
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def refine(
         noise_px = float(np.median(errors)) / 1.1774  # of one coordinate, from the median of a Rayleigh distribution
         bundle = dataclasses.replace(bundle, pixel_sigma=max(noise_px, 0.05))
         result = run(model, bundle)
+    if pose_factors is not None:
+        result, bundle = _balanced(model, result, bundle, pose_factors, run)
     small = len(model.observations.view) <= options.max_observations
     if options.principal_point != "fixed" and not constant_intrinsics and small:
         free = run(
@@ -79,6 +86,41 @@ def refine(
     keep = result.errors_px <= options.max_error_px
     alive = np.bincount(model.observations.point[keep], minlength=len(model.state.points)) >= 2
     return prune(model, keep), result.errors_px[keep & alive[model.observations.point]]
+
+
+def _balanced(
+    model: MapModel,
+    result: BundleResult,
+    bundle: BundleOptions,
+    factors: PoseFactors,
+    run: Callable[[MapModel, BundleOptions], BundleResult],
+) -> tuple[BundleResult, BundleOptions]:
+    """Believes the pixels less where many relative poses say that their errors are not independent.
+
+    Thousands of pixels with a third of a pixel of noise outvote any relative pose, if their errors are independent.
+    A rolling shutter or a lens that the model does not fit errs alike in all pixels of a photo, which the pixels do
+    not show: they fit, and the map bends. Many relative poses that close cycles and contradict the map as one do show
+    it. The pixels' spread is then doubled until the contradiction is gone (variance components, Foerstner 1979).
+    """
+    sigmas = (factors.rotation_sigma, factors.direction_sigma)
+    if len(factors.view1) < _MIN_BALANCE * len(model.names) or not all(np.isfinite(s).all() for s in sigmas):
+        return result, bundle
+
+    def strain(current: BundleResult) -> float:
+        residual = factors.residuals(current.state.poses)[0][:, :6]
+        return float(np.median((residual**2).sum(axis=1)))
+
+    start = strain(result)
+    for _ in range(_MAX_DOUBLINGS):
+        if strain(result) <= _MAX_STRAIN:
+            break
+        bundle = dataclasses.replace(bundle, pixel_sigma=2 * bundle.pixel_sigma)
+        result = run(dataclasses.replace(model, state=result.state), bundle)
+    if strain(result) < start:
+        _log.info(
+            "relative poses: median squared residual %.1f -> %.1f at %.1f px", start, strain(result), bundle.pixel_sigma
+        )
+    return result, bundle
 
 
 def _is_supported(free: BundleResult, fixed: BundleResult, options: RefineOptions) -> bool:
