@@ -11,6 +11,7 @@ from pipelines.stages import Stages
 from recon.capture.folder import load_pixels, load_sensor_depth
 from recon.capture.masks import load_mask
 from recon.errors import BadInputError
+from recon.questions.sampling import Planning
 from recon.types import Camera, Capture, DepthSamples, ImageArray, Matches, Rejected, RelativePose, View
 
 Pair = tuple[str, str]
@@ -22,6 +23,8 @@ class AskOptions:
 
     budget: int = 256
     """depth questions per photo"""
+    planning: Planning = "coarse-to-fine"
+    """how they are spent: evenly, or three quarters so and the rest where those answers leave most open"""
     match_budget: int = 64
     """correspondence questions per pair of photos"""
 
@@ -34,14 +37,18 @@ class AskOptions:
 def ask_depths(
     stages: Stages, model: TaskModel, capture: Capture, cameras: Mapping[str, Camera], options: AskOptions
 ) -> list[DepthSamples]:
-    """Metric depth at pixels spread over every photo."""
+    """Metric depth at pixels of every photo, chosen as ``options.planning`` says."""
     from recon.evidence.depth import ask_depth
 
     def ask(name: str) -> DepthSamples:
         view = capture.view(name)
-        return ask_depth(model.engine, view, load_pixels(view), cameras[name], options.budget, load_mask(view))
+        return ask_depth(
+            model.engine, view, load_pixels(view), cameras[name], options.budget, load_mask(view),
+            planning=options.planning,
+        )  # fmt: skip
 
-    keys = {v.name: (model.identity, _pixels(v), cameras[v.name], options.budget) for v in capture.views}
+    plan = (options.budget, options.planning)
+    keys = {v.name: (model.identity, _pixels(v), cameras[v.name], plan) for v in capture.views}
     found = stages.each("depth answers", DepthSamples, keys, ask, room="evidence", counts=_depth_counts)
     model.release()
     return list(found.values())

@@ -12,10 +12,14 @@ from recon.cameras.unify import to_source_pixels, unify
 from recon.evidence.asking import Engine, Progress, askable, inside, source_name, widened
 from recon.questions import depth as depth_questions
 from recon.questions.dialects import get_dialect
-from recon.questions.sampling import grid
+from recon.questions.sampling import Planning, finer, grid
 from recon.types import Camera, DepthSamples, ImageArray, View
 
 _LOGGER = logging.getLogger(__name__)
+
+# Shares of the budget: an even grid first, the rest in rounds that each know the answers so far.
+_COARSE_SHARE = 0.75
+_FINE_ROUNDS = 2
 
 
 def ask_depth(
@@ -27,8 +31,9 @@ def ask_depth(
     mask: NDArray[np.bool_] | None = None,
     jitter_seed: int | None = None,
     progress: Progress | None = None,
+    planning: Planning = "coarse-to-fine",
 ) -> DepthSamples:
-    """Asks for the depth of at most ``budget`` pixels spread evenly over a photo.
+    """Asks for the depth of at most ``budget`` pixels of a photo.
 
     Args:
         engine: holds a checkpoint that answers depth questions.
@@ -38,6 +43,9 @@ def ask_depth(
         budget: the most questions.
         mask: ``[H, W]`` of the photo, True = use.
         jitter_seed: see :func:`recon.questions.sampling.grid`.
+        progress: called with (questions asked, budget).
+        planning: ``uniform`` spreads all questions evenly; ``coarse-to-fine`` three quarters of them, the others go
+            where those answers leave most open (:func:`recon.questions.sampling.finer`).
 
     Returns:
         The answers of the right form within the profile's range. ``log_sigma`` joins the profile's measured error with
@@ -51,29 +59,40 @@ def ask_depth(
     settings = profile.depth
     unified = unify(pixels_rgb, camera, settings.image)
     size = (unified.camera.width_px, unified.camera.height_px)
-    wanted = grid(*size, budget, askable(unified, mask), jitter_seed)  # [Q, 2]
-    questions = depth_questions.ask(get_dialect(profile.dialect), unified, wanted)
-    answers = engine.ask([unified], questions, progress)
-
+    allowed = askable(unified, mask)
+    dialect = get_dialect(profile.dialect)
     points: list[tuple[float, float]] = []
     depths: list[float] = []
     sigmas: list[float] = []
-    num_parsed = 0
+    num_asked = num_parsed = 0
     low, high = settings.range_m
-    for question, answer in zip(questions, answers, strict=True):
-        if answer.status != "ok" or answer.value is None or question.point is None:
+    for share in _shares(planning):
+        left = max(1, round(share * budget)) - num_asked
+        if num_asked == 0:
+            wanted = grid(*size, left, allowed, jitter_seed)  # [Q, 2]
+        else:
+            wanted = finer(*size, np.array(points).reshape(-1, 2), np.log(depths), np.array(sigmas), left, allowed)
+        if len(wanted) == 0:
             continue
-        num_parsed += 1
-        depth_m = answer.value[0]
-        if not low <= depth_m <= high:
-            continue
-        points.append(question.point)
-        depths.append(depth_m)
-        spread = answer.spread / depth_m if np.isfinite(answer.spread) else 0.0
-        sigmas.append(float(np.hypot(widened(settings.log_sigma, answer.confidence), spread)))
+        questions = depth_questions.ask(dialect, unified, wanted)
+        before = num_asked
+        asking = None if progress is None else lambda done, _, before=before: progress(before + done, budget)
+        answers = engine.ask([unified], questions, asking)
+        num_asked += len(questions)
+        for question, answer in zip(questions, answers, strict=True):
+            if answer.status != "ok" or answer.value is None or question.point is None:
+                continue
+            num_parsed += 1
+            depth_m = answer.value[0]
+            if not low <= depth_m <= high:
+                continue
+            points.append(question.point)
+            depths.append(depth_m)
+            spread = answer.spread / depth_m if np.isfinite(answer.spread) else 0.0
+            sigmas.append(float(np.hypot(widened(settings.log_sigma, answer.confidence), spread)))
     source_pixels = to_source_pixels(unified, np.array(points, dtype=np.float64).reshape(-1, 2))  # [N, 2]
     kept = inside(source_pixels, camera.width_px, camera.height_px)
-    _LOGGER.info("%s: %d depth questions, %d parsed, %d kept", view.name, len(questions), num_parsed, kept.sum())
+    _LOGGER.info("%s: %d depth questions, %d parsed, %d kept", view.name, num_asked, num_parsed, kept.sum())
     return DepthSamples(
         name=view.name,
         pixels=source_pixels[kept],
@@ -84,10 +103,18 @@ def ask_depth(
         focal_px=camera.focal_px if settings.image.mode == "focal" else float("nan"),
         source=source_name(profile),
         trusted=profile.trusted_on_photos,
-        num_asked=len(questions),
+        num_asked=num_asked,
         num_parsed=num_parsed,
         depth_kind_is_assumed=settings.depth_kind == "auto",
     )
+
+
+def _shares(planning: Planning) -> list[float]:
+    """Share of the budget spent when each round is over."""
+    if planning == "uniform":
+        return [1.0]
+    rest = 1.0 - _COARSE_SHARE
+    return [_COARSE_SHARE + rest * k / _FINE_ROUNDS for k in range(_FINE_ROUNDS + 1)]
 
 
 def sensor_samples(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon.questions.sampling import grid
+from recon.questions.sampling import finer, grid
 
 
 @given(
@@ -70,3 +70,77 @@ def test_refuses_nonsense() -> None:
         grid(10, 10, 0)
     with pytest.raises(ValueError, match="mask must have shape"):
         grid(10, 10, 5, np.ones((5, 5), dtype=bool))
+
+
+def on_a_grid(columns: int, rows: int, step: float = 10.0) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    return (np.stack([x.ravel(), y.ravel()], axis=-1) + 0.5) * step
+
+
+def test_questions_go_to_a_step_in_depth() -> None:
+    """A wall with a jump at x = 50: all questions that the budget allows lie between the columns beside it."""
+    asked = on_a_grid(10, 8)
+    noise = np.random.default_rng(0).normal(0, 0.01, len(asked))
+    log_depth = np.where(asked[:, 0] < 50, 0.0, 0.7) + noise
+    points = finer(100, 80, asked, log_depth, np.full(len(asked), 0.1), 8)
+    assert len(points) == 8
+    assert (np.abs(points[:, 0] - 50) <= 5.01).all()
+
+
+def test_a_stray_answer_is_asked_again_beside_it() -> None:
+    asked = on_a_grid(10, 8)
+    log_depth = np.random.default_rng(1).normal(0, 0.01, len(asked))
+    log_depth[33] = 1.0
+    points = finer(100, 80, asked, log_depth, np.full(len(asked), 0.1), 1)
+    assert np.linalg.norm(points[0] - asked[33]) <= 5.0
+
+
+def test_an_unsure_answer_draws_questions() -> None:
+    asked = on_a_grid(10, 8)
+    log_depth = np.random.default_rng(2).normal(0, 0.01, len(asked)).clip(-0.01, 0.01)
+    log_sigma = np.full(len(asked), 0.1)
+    log_sigma[45] = 1.0
+    points = finer(100, 80, asked, log_depth, log_sigma, 4)
+    assert (np.linalg.norm(points - asked[45], axis=1) < 10.0).all()
+
+
+def test_where_nothing_is_in_doubt_the_gaps_are_filled() -> None:
+    asked = np.concatenate([on_a_grid(10, 4), [[5.0, 195.0], [95.0, 195.0]]])  # the lower part is nearly empty
+    points = finer(100, 200, asked, np.zeros(len(asked)), np.full(len(asked), 0.1), 3)
+    assert len(points) == 3
+    assert (points[:, 1] > 60).all()
+
+
+@given(
+    count=st.integers(0, 40),
+    budget=st.integers(0, 60),
+    seed=st.integers(0, 99),
+    masked=st.booleans(),
+)
+def test_finer_stays_within_image_mask_and_budget(count: int, budget: int, seed: int, masked: bool) -> None:
+    generator = np.random.default_rng(seed)
+    asked = generator.random((count, 2)) * [60, 40]
+    mask = generator.random((40, 60)) < 0.5 if masked else None
+    log_depth = generator.normal(0, 0.5, count)
+    log_sigma = generator.uniform(0.05, 0.5, count)
+    points = finer(60, 40, asked, log_depth, log_sigma, budget, mask)
+    assert points.shape == (len(points), 2)
+    assert len(points) <= budget
+    assert (points >= 0).all()
+    assert (points < [60, 40]).all()
+    if masked and len(points):
+        assert mask is not None
+        assert mask[points[:, 1].astype(int), points[:, 0].astype(int)].all()
+    np.testing.assert_array_equal(points, finer(60, 40, asked, log_depth, log_sigma, budget, mask))
+
+
+def test_answers_on_one_line_tell_nothing_about_neighbours() -> None:
+    asked = np.stack([np.arange(10) * 5.0, np.full(10, 20.0)], axis=-1)
+    assert len(finer(60, 40, asked, np.zeros(10), np.ones(10), 5)) == 0
+
+
+def test_finer_refuses_other_lengths() -> None:
+    with pytest.raises(ValueError, match="got 2 pixels, 3 depths"):
+        finer(10, 10, np.zeros((2, 2)), np.zeros(3), np.zeros(2), 5)
+    with pytest.raises(ValueError, match="mask must have shape"):
+        finer(10, 10, np.zeros((4, 2)), np.zeros(4), np.zeros(4), 5, np.ones((5, 5), dtype=bool))
