@@ -31,7 +31,8 @@ IntArray = NDArray[np.int64]
 # A placed photo may be degrees off at first: errors that are kept, and the noise assumed, round by round, in pixels.
 _ROUNDS = ((40.0, 8.0), (15.0, 3.0), (6.0, 1.0))
 _MIN_ANGLE_DEG = 1.0  # between the rays of a point
-_BAND_PX = 25.0  # matches of pairs without a verified geometry count when this near their epipolar lines
+_BAND_PX = 15.0  # matches count when they are this near their epipolar lines under the placed poses
+_MIN_FITTING = 0.7  # share of a verified pair's matches that must be: otherwise its geometry is another one
 
 
 def complete_map(
@@ -53,7 +54,7 @@ def complete_map(
         placement: where the photos are.
         model: of the photos that were in the map already; its cameras are better than the initial ones.
         answers: refined matches of a checkpoint; those of pairs that failed verification (too few for it) count where
-            they fit the poses.
+            they fit the poses, as do verified ones.
         factors: relative poses by row of ``placement.names``.
         constant_intrinsics: the user knows the cameras.
     """
@@ -117,8 +118,12 @@ def _links(
         ]
         for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
             i, j = (row.get(k, -1) for k in pycolmap.pair_id_to_image_pair(pair_id))
-            if i >= 0 and j >= 0 and len(geometry.inlier_matches):
-                links[i, j] = np.asarray(geometry.inlier_matches, dtype=np.int64)
+            if i < 0 or j < 0 or len(geometry.inlier_matches) == 0:
+                continue
+            found = np.asarray(geometry.inlier_matches, dtype=np.int64)
+            fits = _epipolar_px(state, i, j, keypoints[i][found[:, 0]], keypoints[j][found[:, 1]]) <= _BAND_PX
+            if fits.mean() >= _MIN_FITTING:  # things that look alike verify well, at another pose
+                links[i, j] = found[fits]
     index = {name: i for i, name in enumerate(names)}
     for pair in answers:
         i, j = index.get(pair.name1, -1), index.get(pair.name2, -1)
