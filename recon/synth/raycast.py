@@ -1,46 +1,51 @@
-"""Visibility: which primitive each pixel sees, and how deep, exactly.
+"""Visibility: which primitive each pixel sees, and how deep, exactly; in torch, on any device.
 
-Each primitive is tested only inside the bounding rectangle of its projected box: slabs for boxes, interval intersection
-for cylinders (Kay & Kajiya 1986), quadratic equations for round shapes.
+Slabs for boxes, interval intersection for cylinders (Kay & Kajiya 1986), quadratic equations for round shapes. On a CPU
+each primitive is tested only inside the bounding rectangle of its projected box.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recon.synth.world import Kind, World
 from recon.types import Camera
 
-Float32 = NDArray[np.floating]  # computed in float32 throughout
 NEAR_M = 0.02
-MISS = np.float32(3.0e38)
+MISS = 3.0e38
 _AXES = np.array([[-1, -1, -1], [1, -1, -1], [-1, 1, -1], [1, 1, -1], [-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]])
 _EDGES = np.array([[i, i | bit] for bit in (1, 2, 4) for i in range(8) if not i & bit])  # [12, 2] corner numbers
+_CHUNK_ELEMENTS = 1 << 23  # of rays times primitives at once, off the CPU
 
 
 @dataclass(frozen=True)
 class Rays:
     """Rays of a camera through the unit frames of all primitives; a ray is ``origin + depth matrix (x, y, 1)``."""
 
-    x: Float32  # [W] normalised image coordinate of each column
-    y: Float32  # [H]
-    matrix: Float32  # [P, 3, 3] unit frame from camera
-    origin: Float32  # [P, 3] camera centre in the unit frame
+    x: Tensor  # [W] normalised image coordinate of each column
+    y: Tensor  # [H]
+    matrix: Tensor  # [P, 3, 3] unit frame from camera
+    origin: Tensor  # [P, 3] camera centre in the unit frame
 
 
-def camera_rays(world: World, camera: Camera, cam_from_world: NDArray[np.float64]) -> Rays:
+def camera_rays(
+    world: World, camera: Camera, cam_from_world: NDArray[np.float64], device: str | torch.device = "cpu"
+) -> Rays:
     fx, fy, cx, cy = camera.fx_fy_cx_cy
-    x = ((np.arange(camera.width_px) + 0.5 - cx) / fx).astype(np.float32)
-    y = ((np.arange(camera.height_px) + 0.5 - cy) / fy).astype(np.float32)
+    x = (np.arange(camera.width_px) + 0.5 - cx) / fx
+    y = (np.arange(camera.height_px) + 0.5 - cy) / fy
     rotation = cam_from_world[:, :3]
     centre = -rotation.T @ cam_from_world[:, 3]
     unit_from_world = world.local_from_world / world.half_m[:, :, None]  # [P, 3, 3]
     matrix = unit_from_world @ rotation.T
     origin = np.einsum("pij,pj->pi", unit_from_world, centre - world.centre_world_m)
-    return Rays(x, y, matrix.astype(np.float32), origin.astype(np.float32))
+    return Rays(*(torch.from_numpy(part.astype(np.float32)).to(device) for part in (x, y, matrix, origin)))
 
 
 def _rectangles(world: World, camera: Camera, cam_from_world: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -68,69 +73,94 @@ def _rectangles(world: World, camera: Camera, cam_from_world: NDArray[np.float64
     return np.stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]], -1).astype(np.int64)
 
 
-def _slab(direction: Float32, origin: np.float32) -> tuple[Float32, Float32]:
+def _slab(direction: Tensor, origin: Tensor | float) -> tuple[Tensor, Tensor]:
     """Depths where rays enter and leave the slab |coordinate| <= 1."""
-    inverse = 1.0 / np.where(np.abs(direction) < 1e-12, np.float32(1e-12), direction)
-    middle = -origin * inverse
-    reach = np.abs(inverse)
+    inverse = torch.where(direction.abs() < 1e-12, 1e-12, direction).reciprocal_()
+    middle = inverse * -origin
+    reach = inverse.abs_()
     return middle - reach, middle + reach
 
 
-def _quadric(squares: Float32, mixed: Float32, constant: float) -> tuple[Float32, Float32]:
+def _quadric(squares: Tensor, mixed: Tensor, constant: Tensor | float) -> tuple[Tensor, Tensor]:
     """Depths where ``squares t^2 + 2 mixed t + constant = 0``; an empty interval where there is no root."""
     root = mixed * mixed - squares * constant
-    half = np.sqrt(np.maximum(root, 0.0))
-    inverse = 1.0 / np.maximum(squares, np.float32(1e-20))
+    half = root.clamp(min=0.0).sqrt()
+    inverse = squares.clamp(min=1e-20).reciprocal()
     hit = root > 0
-    return np.where(hit, (-mixed - half) * inverse, MISS), np.where(hit, (-mixed + half) * inverse, -MISS)
+    return torch.where(hit, (-mixed - half) * inverse, MISS), torch.where(hit, (half - mixed) * inverse, -MISS)
 
 
-def _directions(rays: Rays, p: int, columns: slice, rows: slice) -> list[Float32]:
-    m = rays.matrix[p]
-    x, y = rays.x[columns], rays.y[rows]
-    return [(m[i, 1] * y + m[i, 2])[:, None] + (m[i, 0] * x)[None, :] for i in range(3)]
+def enter(kind: int, d: Sequence[Tensor], o: Sequence[Tensor | float]) -> Tensor:
+    """Depth of the first hit with a unit solid (for the room: where the ray leaves it), ``MISS`` without one.
 
-
-def enter(kind: int, d: list[Float32], o: Float32) -> Float32:
-    """Depth of the first hit with a unit solid (for the room: where the ray leaves it), ``MISS`` without one."""
+    ``d``: the rays' directions in the unit frame, three tensors of one shape; ``o``: their origin, three numbers or
+    tensors that broadcast.
+    """
     if kind in (Kind.BOX, Kind.ROOM):
         near_x, far_x = _slab(d[0], o[0])
         near_y, far_y = _slab(d[1], o[1])
         near_z, far_z = _slab(d[2], o[2])
-        far = np.minimum(np.minimum(far_x, far_y), far_z)
+        far = torch.minimum(torch.minimum(far_x, far_y), far_z)
         if kind == Kind.ROOM:
             return far
-        near = np.maximum(np.maximum(near_x, near_y), near_z)
+        near = torch.maximum(torch.maximum(near_x, near_y), near_z)
     elif kind == Kind.CYLINDER:
-        near, far = _quadric(
-            d[0] * d[0] + d[1] * d[1], d[0] * o[0] + d[1] * o[1], float(o[0] * o[0] + o[1] * o[1]) - 1.0
-        )
+        near, far = _quadric(d[0] * d[0] + d[1] * d[1], d[0] * o[0] + d[1] * o[1], o[0] * o[0] + o[1] * o[1] - 1.0)
         near_z, far_z = _slab(d[2], o[2])
-        near, far = np.maximum(near, near_z), np.minimum(far, far_z)
+        near, far = torch.maximum(near, near_z), torch.minimum(far, far_z)
     else:
         near, far = _quadric(
             d[0] * d[0] + d[1] * d[1] + d[2] * d[2],
             d[0] * o[0] + d[1] * o[1] + d[2] * o[2],
-            float(o @ o) - 1.0,
+            o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - 1.0,
         )
-    return np.where((near < far) & (near > NEAR_M), near, MISS)
+    return torch.where((near < far) & (near > NEAR_M), near, MISS)
 
 
-def visibility(
-    world: World, camera: Camera, cam_from_world: NDArray[np.float64], rays: Rays
-) -> tuple[Float32, NDArray[np.int16]]:
-    """Z-depth and primitive of every pixel centre, [H, W] each."""
-    shape = (camera.height_px, camera.width_px)
-    depth = np.full(shape, MISS, np.float32)
-    owner = np.zeros(shape, np.int16)
-    rectangles = _rectangles(world, camera, cam_from_world)
+def visibility(world: World, camera: Camera, cam_from_world: NDArray[np.float64], rays: Rays) -> tuple[Tensor, Tensor]:
+    """Z-depth (float32) and primitive (int64) of every pixel centre, [H, W] each, on the rays' device."""
+    if rays.x.device.type == "cpu":
+        return _by_rectangle(world, rays, _rectangles(world, camera, cam_from_world))
+    return _by_chunk(world, rays)
+
+
+def _by_rectangle(world: World, rays: Rays, rectangles: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """One primitive after another, each within its rectangle: the least work."""
+    depth = torch.full((len(rays.y), len(rays.x)), MISS)
+    owner = torch.zeros(depth.shape, dtype=torch.int64)
+    matrices, origins, kinds = rays.matrix.tolist(), rays.origin.tolist(), world.kind.tolist()
     for p, (left, right, top, bottom) in enumerate(rectangles.tolist()):
         if left >= right or top >= bottom:
             continue
-        columns, rows = slice(left, right), slice(top, bottom)
-        hit = enter(int(world.kind[p]), _directions(rays, p, columns, rows), rays.origin[p])
-        window = depth[rows, columns]
+        x, y = rays.x[left:right], rays.y[top:bottom, None]
+        hit = enter(kinds[p], [(y * m[1] + m[2]) + x * m[0] for m in matrices[p]], origins[p])
+        window = depth[top:bottom, left:right]
         closer = hit < window
-        np.copyto(window, hit, where=closer)
-        np.copyto(owner[rows, columns], np.int16(p), where=closer)
+        window.copy_(torch.where(closer, hit, window))
+        owner[top:bottom, left:right].masked_fill_(closer, p)
+    return depth, owner
+
+
+def _by_chunk(world: World, rays: Rays) -> tuple[Tensor, Tensor]:
+    """Many primitives of a kind at once against all pixels: few launches. Of equal depths the first primitive's counts,
+    as above."""
+    shape = (len(rays.y), len(rays.x))
+    device = rays.x.device
+    depth = torch.full(shape, MISS, device=device)
+    owner = torch.zeros(shape, dtype=torch.int64, device=device)
+    at_once = max(1, _CHUNK_ELEMENTS // (shape[0] * shape[1]))
+    for kind in np.unique(world.kind).tolist():
+        for chosen in torch.from_numpy(np.flatnonzero(world.kind == kind)).to(device).split(at_once):
+            matrix, origin = rays.matrix[chosen], rays.origin[chosen]  # [C, 3, 3], [C, 3]
+            directions = [
+                (rays.y[:, None] * matrix[:, i, 1, None, None] + matrix[:, i, 2, None, None])
+                + rays.x * matrix[:, i, 0, None, None]
+                for i in range(3)
+            ]  # [C, H, W]
+            hit = enter(kind, directions, [origin[:, i, None, None] for i in range(3)])
+            best = hit.amin(dim=0)
+            first = torch.where(hit == best, chosen[:, None, None], len(world.kind)).amin(dim=0)
+            closer = (best < depth) | ((best == depth) & (first < owner))
+            depth = torch.where(closer, best, depth)
+            owner = torch.where(closer, first, owner)
     return depth, owner

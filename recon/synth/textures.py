@@ -1,8 +1,7 @@
 """A fixed library of tileable texture patterns with mip levels, baked on first use.
 
 A pattern holds two weights per texel instead of a colour: a material turns them into RGB with its own palette
-(``base + w1 (first - base) + w2 (second - base)``), so that a few dozen patterns dress any number of rooms. The two
-weights are stored as the real and imaginary part of one complex number: one gather and one multiply serve both.
+(``base + w1 (first - base) + w2 (second - base)``), so that a few dozen patterns dress any number of rooms.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 SIZE = 256  # texels along each edge of level 0
 NUM_LEVELS = 9  # 256 ... 1
@@ -185,12 +186,14 @@ def bake(index: int) -> Pattern:
 
 
 class TextureLibrary:
-    """All patterns with their mip levels in one flat array; a pattern is baked when first asked for."""
+    """All patterns with their mip levels in one flat array per device; a pattern is baked when first asked for."""
 
-    def __init__(self) -> None:
-        self.level_offset = np.concatenate([[0], np.cumsum([(SIZE >> k) ** 2 for k in range(NUM_LEVELS)])])
-        self.stride = int(self.level_offset[-1])
-        self.texels = np.empty(NUM_TEXTURES * self.stride, np.complex64)
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._offsets = np.concatenate([[0], np.cumsum([(SIZE >> k) ** 2 for k in range(NUM_LEVELS)])])
+        self._stride = int(self._offsets[-1])
+        self._level_offset = torch.from_numpy(self._offsets).to(device)
+        self._texels = torch.zeros(NUM_TEXTURES * self._stride, 2, device=device)  # the weights of each texel
         self._baked = np.zeros(NUM_TEXTURES, bool)
 
     def require(self, indices: NDArray[np.integer]) -> None:
@@ -198,56 +201,50 @@ class TextureLibrary:
         for index in np.unique(indices[~self._baked[indices]]).tolist():
             level = bake(index)
             for k in range(NUM_LEVELS):
-                start = index * self.stride + int(self.level_offset[k])
-                self.texels[start : start + level.shape[0] ** 2] = (level[..., 0] + 1j * level[..., 1]).ravel()
+                start = index * self._stride + int(self._offsets[k])
+                self._texels[start : start + level.shape[0] ** 2] = torch.from_numpy(level).view(-1, 2)
                 if k + 1 < NUM_LEVELS:
                     level = 0.25 * (level[::2, ::2] + level[1::2, ::2] + level[::2, 1::2] + level[1::2, 1::2])
             self._baked[index] = True
 
-    def sample(
-        self, index: NDArray[np.int32], u: NDArray[np.floating], v: NDArray[np.floating], level: NDArray[np.floating]
-    ) -> NDArray[np.complex64]:
+    def sample(self, index: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
         """Trilinear, wrapping look-up.
 
         Args:
-            index: pattern of each sample, [N].
+            index: pattern of each sample, [N] int64.
             u, v: position in units of the pattern's period, [N].
             level: mip level, fractional (0 = full resolution), [N].
 
         Returns:
-            weights as complex numbers, [N].
+            the two weights, [N, 2].
         """
-        level = np.clip(level, 0.0, NUM_LEVELS - 1.001)
-        lower = level.astype(np.int32)
-        base = index.astype(np.int32) * np.int32(self.stride)
+        level = level.clamp(0.0, NUM_LEVELS - 1.001)
+        lower = level.long()
+        base = index * self._stride
         fine = self._bilinear(base, u, v, lower)
         coarse = self._bilinear(base, u, v, lower + 1)
-        return fine + (level - lower) * (coarse - fine)
+        return torch.lerp(fine, coarse, (level - lower)[:, None])
 
-    def _bilinear(
-        self, base: NDArray[np.int32], u: NDArray[np.floating], v: NDArray[np.floating], level: NDArray[np.int32]
-    ) -> NDArray[np.complex64]:
-        size = np.right_shift(np.int32(SIZE), level)
-        x = u * size - np.float32(0.5)
-        y = v * size - np.float32(0.5)
-        x0, y0 = np.floor(x), np.floor(y)
-        fx, fy = x - x0, y - y0
+    def _bilinear(self, base: Tensor, u: Tensor, v: Tensor, level: Tensor) -> Tensor:
+        size = torch.bitwise_right_shift(torch.full_like(level, SIZE), level)
+        x = u * size - 0.5
+        y = v * size - 0.5
+        x0, y0 = x.floor(), y.floor()
+        fx, fy = (x - x0)[:, None], (y - y0)[:, None]
         mask = size - 1
-        column = x0.astype(np.int32) & mask
-        row = y0.astype(np.int32) & mask
-        start = base + self.level_offset.astype(np.int32)[level]
+        column = x0.long() & mask
+        row = y0.long() & mask
+        start = base + self._level_offset[level]
         right = (column + 1) & mask
         upper = start + row * size
         lower = start + ((row + 1) & mask) * size
-        top = self.texels[upper + column]
-        top += fx * (self.texels[upper + right] - top)
-        bottom = self.texels[lower + column]
-        bottom += fx * (self.texels[lower + right] - bottom)
-        top += fy * (bottom - top)
-        return top
+        take = functools.partial(torch.index_select, self._texels, 0)
+        top = torch.lerp(take(upper + column), take(upper + right), fx)
+        bottom = torch.lerp(take(lower + column), take(lower + right), fx)
+        return torch.lerp(top, bottom, fy)
 
 
 @functools.cache
-def library() -> TextureLibrary:
-    """The process's one library: a cache of pure functions, shared because baking takes about a second in all."""
-    return TextureLibrary()
+def library(device: torch.device) -> TextureLibrary:
+    """The process's one library per device: a cache of pure functions, shared because baking takes a second in all."""
+    return TextureLibrary(device)

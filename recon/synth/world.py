@@ -80,6 +80,7 @@ class World:
         object_names: what each thing is (``table``, ``door`` ...), by object id.
         materials, lights: see there. ``ambient``: linear RGB light from everywhere.
         seed: what the world was made from.
+        outdoors: the shell (row 0) is the sky, which has no depth.
     """
 
     kind: NDArray[np.int8]
@@ -93,6 +94,7 @@ class World:
     lights: tuple[Light, ...]
     ambient: Colour
     seed: int = 0
+    outdoors: bool = False
 
     @property
     def room_size_m(self) -> NDArray[np.float64]:
@@ -191,8 +193,8 @@ class WorldBuilder:
         """An ellipsoid with axes along the frame."""
         self.add(Kind.ELLIPSOID, centre_m, size_m, material)
 
-    def build(self, lights: tuple[Light, ...], ambient: Colour, seed: int) -> World:
-        """Freeze what was added. The first primitive must be the room."""
+    def build(self, lights: tuple[Light, ...], ambient: Colour, seed: int, outdoors: bool = False) -> World:
+        """Freeze what was added. The first primitive must be the room (outdoors: the sky)."""
         kinds, centres, turns, halves, faces, owners = zip(*self._rows)
         assert kinds[0] == Kind.ROOM
         return World(
@@ -207,6 +209,7 @@ class WorldBuilder:
             lights=lights,
             ambient=ambient,
             seed=seed,
+            outdoors=outdoors,
         )
 
 
