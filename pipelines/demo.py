@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 from pipelines.cli import guarded
-from pipelines.evaluate import evaluate
+from pipelines.compare import compare_all, text
 from pipelines.models import ModelOptions
 from pipelines.options import Options
 from pipelines.reconstruct import reconstruct
 from recon.errors import MappingError
+from recon.evaluation.compare import CompareOptions
 from recon.surface.options import MultiviewOptions, SurfaceOptions
 
 ROOM = Path(__file__).resolve().parent.parent / "examples" / "room"
@@ -35,8 +36,8 @@ def demo(out: Path) -> str:
     if summary.scene is None:
         raise MappingError(f"{ROOM}: no map was made")
     took = time.perf_counter() - started
-    result = evaluate(summary.scene, out, ROOM / "gt")
-    return f"{summary.text()}\n\nagainst the ground truth of {ROOM.name}:\n{result.table()}\n\n{took:.0f} s in all"
+    (comparison,) = compare_all(out, (ROOM,), CompareOptions())
+    return f"{summary.text()}\n\n{text(comparison)}\n\n{took:.0f} s in all"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """``vlm3-recon eval``: how good a checkpoint is at a task, on labelled files or on worlds that it has never seen.
 
 Labels (``pipelines.eval_items``) are asked through the engine and the answers stored (``eval_answers``), scored
-(``eval_scores``) and reported (``eval_report``). ``pipelines.evaluate`` is another thing: a reconstruction's agreement
-with ground truth.
+(``eval_scores``) and reported (``eval_report``). A reconstruction's agreement with ground truth is another thing:
+``vlm3-recon compare``.
 """
 
 from __future__ import annotations

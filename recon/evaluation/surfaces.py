@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from recon.errors import BadInputError
-from recon.evaluation.cloud import CloudScores, compare_points
+from recon.evaluation.cloud import CloudScores, compare_points, sample_mesh
 from recon.evaluation.pose import Similarity, align
 from recon.surface.types import Mesh, PointCloud
 
@@ -70,17 +70,7 @@ def sample(surface: Mesh | PointCloud, num_points: int, seed: int = 0) -> Sample
         if normals is None or not np.isfinite(normals).all() or (np.linalg.norm(normals, axis=1) < 0.5).any():
             return Sample(points, estimate_normals(points), True)
         return Sample(points, normals / np.linalg.norm(normals, axis=1, keepdims=True), False)
-    corners = np.asarray(surface.vertices_world_m, dtype=np.float64)[surface.faces]  # [F, 3, 3]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(cross, axis=1)
-    if len(area) == 0 or not area.sum() > 0:
-        raise BadInputError("the mesh has no area")
-    positions = (np.arange(num_points) + generator.random(num_points)) / num_points
-    face = np.searchsorted(np.cumsum(area) / area.sum(), positions).clip(max=len(area) - 1)
-    root, other = np.sqrt(generator.random(num_points)), generator.random(num_points)
-    weights = np.stack([1 - root, root * (1 - other), root * other], axis=-1)  # [N, 3]
-    normals = cross[face] / np.maximum(area[face], 1e-300)[:, None]
-    return Sample(np.einsum("nc,ncd->nd", weights, corners[face]), normals, False)
+    return Sample(*sample_mesh(surface, num_points, generator), False)
 
 
 def estimate_normals(points: Float64Array) -> Float64Array:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import parse
-from pipelines.evaluate import evaluate
+from pipelines.compare import compare_all
 from pipelines.options import Options
 from pipelines.reconstruct import reconstruct
 from pipelines.summary import Summary
+from recon.evaluation.compare import CompareOptions
 from recon.evaluation.pose import evaluate_poses
 from recon.interop.colmap import read_ground_truth
 from recon.interop.meshes import read_mesh
@@ -52,10 +53,10 @@ def test_kitchen_with_sensor_depth(tmp_path: Path, mute_checkpoint: Path) -> Non
     assert summary.scene is not None
     assert summary.num_registered == 30, [row for row in summary.photos() if not row["registered"]]
     assert summary.scene.scale.is_known
-    result = evaluate(summary.scene, out, folder / "gt")
+    (result,) = compare_all(out, (folder,), CompareOptions(thresholds=(0.05,), points=50_000))
+    assert result.scale_error is not None
     assert abs(result.scale_error) < 0.03  # measured -0.003
-    accuracy, completeness = (values[result.surface.thresholds_m.index(0.05)] for values in (
-        result.surface.precision, result.surface.recall,
-    ))  # fmt: skip
+    assert result.surface is not None
+    accuracy, completeness = result.surface.scores.scores.precision[0], result.surface.scores.scores.recall[0]
     assert accuracy > 0.7  # measured 0.93
     assert completeness > 0.7  # measured 0.97
