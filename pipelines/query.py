@@ -50,7 +50,9 @@ class Options:
     at: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y ...")] = ()
     """pixels of the (first) upright photo, counted from 0 as image viewers do"""
     ask: str | None = None
-    """a question in words; <mask> or Region [0] stands where a region belongs"""
+    """a question in words, <mask> or Region [0] standing where a region belongs; or the name of one: width, height,
+    distance, horizontal, vertical, direction, left, right, above, below, behind, front, bigger, smaller, wider,
+    thinner, taller, shorter"""
     box: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X1,Y1,X2,Y2 ...")] = ()
     """regions that the question speaks of, in pixels of the photo"""
     json: bool = False
@@ -109,6 +111,8 @@ def write_questions(options: Options, task: Task, model: TaskModel, images: Sequ
     size = images[0].source_camera.width_px, images[0].source_camera.height_px
     if task == "object":
         boxes = [object.read_box(text, *size) for text in options.box]
+        if options.ask in object.FORMS:
+            return [object.ask_form(dialect, images[0], options.ask, boxes)]
         return [object.ask(dialect, images[0], options.ask or "", boxes)]
     pixels = to_unified_pixels(images[0], corner_from_index([_read_pixel(text, *size) for text in options.at]))
     if task == "depth":
