@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError  # of numpy's reading of a damaged header
 from typing import IO, Any
 
 import numpy as np
@@ -92,8 +93,8 @@ class NamedArrays:
                 yield stream, shape, dtype
         except BadInputError:
             raise
-        except (OSError, EOFError, ValueError, TypeError, SyntaxError, MemoryError, RuntimeError, zlib.error,
-                zipfile.BadZipFile, struct.error) as error:  # fmt: skip
+        except (OSError, EOFError, ValueError, TypeError, SyntaxError, MemoryError, RuntimeError, TokenError,
+                zlib.error, zipfile.BadZipFile, struct.error) as error:  # fmt: skip
             raise BadInputError(f"{self.path}: the array {name!r} can't be read ({_line(error)})") from error
 
 

@@ -6,7 +6,6 @@ the sample costs. Meshes and other formats are read whole by Open3D.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,11 @@ from numpy.typing import NDArray
 from recon.errors import BadInputError
 from recon.interop.loose_points import read_glb_points, read_obj_points
 from recon.interop.meshes import CLOUD_FORMATS, MESH_FORMATS, read_cloud, read_mesh
+from recon.interop.ply import ply_header
 from recon.interop.result import Reconstructed, Surface
 from recon.surface.types import Mesh, PointCloud
 
 SURFACE_FORMATS = tuple(dict.fromkeys((*MESH_FORMATS, *CLOUD_FORMATS)))
-
-_TYPES = {
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
-    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
-    "float32": "f4", "float64": "f8",
-}  # fmt: skip
-_MAX_HEADER_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class PlyHeader:
-    """``vertices`` and ``faces`` declared; ``dtype`` of a vertex (None unless binary); ``offset`` of the data."""
-
-    binary: bool
-    vertices: int
-    faces: int
-    dtype: np.dtype | None
-    offset: int
 
 
 def read_surface(path: Path) -> Reconstructed:
@@ -77,40 +59,8 @@ def _checked(path: Path) -> Mesh | PointCloud:
     return mesh
 
 
-def ply_header(path: Path) -> PlyHeader:
-    """Reads the header of a PLY file and checks it against the file's length.
-
-    Raises:
-        BadInputError: it is no PLY, damaged, or declares more than the file holds.
-    """
-    with open(path, "rb") as file:
-        head = file.read(_MAX_HEADER_BYTES)
-    end = head.find(b"end_header")
-    newline = head.find(b"\n", end)
-    if not head.startswith(b"ply") or end < 0 or newline < 0:
-        raise BadInputError(f"{path}: not a PLY file (no header)")
-    words = [line.split() for line in head[:end].decode("ascii", "replace").splitlines()]
-    try:
-        encoding = next(line[1] for line in words if line[:1] == ["format"])
-        counts = {line[1]: int(line[2]) for line in words if line[:1] == ["element"]}
-        first = next(line[1] for line in words if line[:1] == ["element"])
-    except (StopIteration, IndexError, ValueError) as error:
-        raise BadInputError(f"{path}: the PLY header is damaged") from error
-    vertices, faces = counts.get("vertex", 0), counts.get("face", 0)
-    binary = encoding != "ascii"
-    dtype = None
-    if binary:
-        dtype = _vertex_type(words, "<" if encoding == "binary_little_endian" else ">", path)
-    # an ASCII vertex takes 6 bytes or more ("0 0 0\n"), a face 8
-    needed = vertices * (dtype.itemsize if dtype is not None else 6) + faces * (13 if binary else 8)
-    available = path.stat().st_size - newline
-    if vertices < 0 or faces < 0 or needed > available or (vertices and first != "vertex"):
-        raise BadInputError(f"{path}: declares {vertices} vertices and {faces} faces, more than its {available} bytes")
-    return PlyHeader(binary, vertices, faces, dtype, newline + 1)
-
-
 def read_points(path: Path, max_points: int, seed: int = 0) -> PointCloud:
-    """At most ``max_points`` vertices of a PLY cloud, drawn at random, with normals and colours where the file has them.
+    """At most ``max_points`` vertices of a PLY cloud, drawn at random, with the normals and colours that it has.
 
     Raises:
         BadInputError: the file holds no finite point.
@@ -151,25 +101,6 @@ def _choose(count: int, max_points: int, seed: int) -> NDArray[np.int64]:
     edges = np.linspace(0, count, max_points + 1)
     offset = np.random.default_rng(seed).random(max_points)
     return np.minimum((edges[:-1] + offset * np.diff(edges)).astype(np.int64), count - 1)
-
-
-def _vertex_type(header: list[list[str]], order: str, path: Path) -> np.dtype:
-    fields: list[tuple[str, str]] = []
-    inside = False
-    for line in header:
-        if line[:1] == ["element"]:
-            inside = line[1] == "vertex"
-        elif inside and line[:1] == ["property"]:
-            if line[1] not in _TYPES or len(line) != 3:
-                raise BadInputError(f"{path}: vertex property {' '.join(line[1:])!r} is not supported")
-            fields.append((line[2], order + _TYPES[line[1]]))
-    try:
-        dtype = np.dtype(fields)
-    except ValueError as error:
-        raise BadInputError(f"{path}: the PLY header is damaged ({error})") from error
-    if not {"x", "y", "z"} <= set(dtype.names or ()):
-        raise BadInputError(f"{path}: its vertices have no x, y and z")
-    return dtype
 
 
 def write_ply(cloud: PointCloud, path: Path) -> None:

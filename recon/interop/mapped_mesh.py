@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recon.interop.clouds import PlyHeader, ply_header
+from recon.interop.clouds import ply_header
 from recon.interop.meshes import WorldAxes, read_mesh
 from recon.surface.types import Mesh
 
@@ -24,13 +24,13 @@ def map_mesh(path: Path, world_axes: WorldAxes = "opencv") -> Mesh:
     """
     if path.suffix.lower() != ".ply" or not path.is_file():
         return read_mesh(path, world_axes)
-    header = ply_header(path)
-    mapped = _mapped(path, header)
+    mapped = _mapped(path)
     return mapped if mapped is not None else read_mesh(path, world_axes)
 
 
-def _mapped(path: Path, header: PlyHeader) -> Mesh | None:
+def _mapped(path: Path) -> Mesh | None:
     """Views into a little-endian PLY of coloured or plain vertices followed by plain triangles; None for others."""
+    header = ply_header(path)
     kind = header.dtype
     if kind is None or header.faces == 0 or header.vertices == 0 or kind.byteorder == ">":
         return None

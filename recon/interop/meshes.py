@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from recon.errors import BadInputError, OutputError
 from recon.interop.gltf import srgb_from_linear, write_glb
+from recon.interop.ply import check_faces
 from recon.surface.backend import open3d
 from recon.surface.types import Mesh, PointCloud
 
@@ -108,6 +109,8 @@ def read_mesh(path: Path, world_axes: WorldAxes = "opencv") -> Mesh:
         BadInputError: the file is missing, of another format, damaged, or has no triangles.
     """
     check_mesh_path(path)
+    if path.suffix.lower() == ".ply" and path.is_file():
+        check_faces(path)
     legacy = _read(path, lambda o3d: o3d.io.read_triangle_mesh(str(path)))
     faces = np.asarray(legacy.triangles).astype(np.int32)
     if len(faces) == 0:

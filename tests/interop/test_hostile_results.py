@@ -208,6 +208,68 @@ def test_damaged_ply(tmp_path: Path, content: bytes, match: str) -> None:
     assert "cloud.ply" in str(caught.value)
 
 
+def _square(faces: bytes, count: int = 1, index: str = "int", encoding: str = "binary_little_endian") -> bytes:
+    head = f"ply\nformat {encoding} 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
+    head += f"element face {count}\nproperty list uchar {index} vertex_indices\nend_header\n"
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "<f4")
+    text = "".join(f"{x} {y} {z}\n" for x, y, z in corners).encode()
+    return head.encode() + (text if encoding == "ascii" else corners.tobytes()) + faces
+
+
+@pytest.mark.parametrize(
+    "faces",
+    [
+        struct.pack("<B4i", 4, 0, 1, 2, 1 << 29),  # polygons like this end the whole process in Open3D 0.20
+        struct.pack("<B4i", 4, 0, 1, 2, -7),
+        struct.pack("<B3i", 3, 0, 1, 4),
+        struct.pack("<B3i", 255, 0, 1, 2),
+        struct.pack("<B2i", 2, 0, 1) + bytes(4),
+    ],
+)
+def test_faces_of_vertices_that_are_not_there(tmp_path: Path, faces: bytes) -> None:
+    path = tmp_path / "mesh.ply"
+    path.write_bytes(_square(faces))
+    with pytest.raises(BadInputError, match=r"mesh\.ply"):
+        read_result(path).surface.load(10, 0)  # type: ignore[union-attr]
+
+
+def test_faces_in_every_form_that_is_right(tmp_path: Path) -> None:
+    triangles = struct.pack("<B3iB3i", 3, 0, 1, 2, 3, 0, 2, 3)
+    for content, count in (
+        (_square(triangles, 2), 2),
+        (_square(struct.pack("<B4i", 4, 0, 1, 2, 3)), 2),
+        (_square(struct.pack("<B4iB3i", 4, 0, 1, 2, 3, 3, 0, 1, 2), 2), 3),
+        (_square(struct.pack("<B3HB3H", 3, 0, 1, 2, 3, 0, 2, 3) + bytes(12), 2, "ushort"), 2),
+        (_square(b"4 0 1 2 3\n", encoding="ascii"), 2),
+    ):
+        path = tmp_path / "mesh.ply"
+        path.write_bytes(content)
+        loaded = read_result(path).surface.load(10, 0)  # type: ignore[union-attr]
+        assert len(loaded.faces) == count  # type: ignore[union-attr]
+    path.write_bytes(_square(b"4 0 1 2 9\n", encoding="ascii"))
+    with pytest.raises(BadInputError, match="not there"):
+        read_result(path).surface.load(10, 0)  # type: ignore[union-attr]
+
+
+def test_a_cloud_cut_by_one_byte(tmp_path: Path) -> None:
+    path = tmp_path / "cloud.ply"
+    whole = _square(b"", 0).replace(b"element face 0\nproperty list uchar int vertex_indices\n", b"")
+    path.write_bytes(whole)
+    assert len(read_result(path).surface.load(10, 0).points_world_m) == 4  # type: ignore[union-attr]
+    path.write_bytes(whole[:-1])
+    refused(path, "more than its")
+
+
+def test_a_header_of_an_array_that_never_ends(tmp_path: Path) -> None:
+    path = tmp_path / "results.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 3"
+        file.writestr("extrinsics.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+        file.writestr("intrinsics.npy", _npy((3, 3, 3), bytes(108)))
+        file.writestr("depth.npy", _npy((3, HEIGHT, WIDTH), bytes(12 * HEIGHT * WIDTH)))
+    refused(path, "can't be read")
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{", '{"frames": 3}', '{"frames": [{"file_path": "a.jpg"}]}', "[" * 100_000,
                 '{"frames": [{"file_path": "a.jpg", "transform_matrix": [[1, 2], [3, 4]]}]}', '{"frames": []}']

@@ -154,7 +154,7 @@ def test_missing_damaged_and_pointless_files_are_refused(tmp_path):
     with pytest.raises(BadInputError, match="no such file"):
         read_mesh(tmp_path / "none.ply")
     (tmp_path / "text.ply").write_text("hello")
-    with pytest.raises(BadInputError, match="holds no triangles"):
+    with pytest.raises(BadInputError, match="not a PLY file"):
         read_mesh(tmp_path / "text.ply")
     with pytest.raises(BadInputError, match="holds no points"):
         read_cloud(tmp_path / "text.ply")
