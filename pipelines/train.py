@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
+from pipelines.train_vision import bar_updates, school_tower, taught_mixture
 from recon.errors import BadInputError, OutputError
 
-if TYPE_CHECKING:
-    from recon.training.export import Parts
-    from recon.training.mixture import Mixture
+LARGE = "qwen3-vl-4b"
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,22 @@ class TrainOptions:
     decay: int = 500
     """Last steps, over which the learning rate falls to 0."""
     school_vision: int = 0
-    """First teach a new model's (--config) vision tower dense depth for so many steps of 16 images."""
+    """First teach a new model's (--config) vision tower dense depth for so many steps of about 16 images."""
+    distil: bool = False
+    """With --school-vision: depth answers are learned from the schooled tower's own estimates, which hold no noise."""
     hold_structure: bool = False
     """Keep the coordinate codes and pointing that a new model (--config) starts with fixed."""
+    lora_rank: int = 0
+    """Train low-rank additions of this rank to the text model's matrices (peft) instead of the weights themselves; the
+    finished checkpoint holds them merged. 0: off."""
     bf16: bool = False
     """Matrix products in bfloat16."""
     gradient_checkpointing: bool = False
     """Save memory by recomputing activations."""
+    dry_run: bool = False
+    """Train nothing: state the memory per GPU for 1, 2, 4 and 8 GPUs. With --config also qwen3-vl-4b."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard to OUT/tensorboard too."""
     save_every: int = 200
     """Steps between checkpoints."""
     log_every: int = 20
@@ -73,6 +80,9 @@ def train(options: TrainOptions) -> None:
         ReconError: options that don't fit together, a bad mixture or checkpoint, an unwritable folder.
     """
     _check(options)
+    if options.dry_run:
+        print(dry_run(options))
+        return
     # heavy imports only when there is something to do
     from recon.training.export import TRAINED_ON, build_parts, export_checkpoint, load_parts
     from recon.training.mixture import load_mixture
@@ -95,13 +105,17 @@ def train(options: TrainOptions) -> None:
         hold_structure=options.hold_structure,
         bf16=options.bf16,
         gradient_checkpointing=options.gradient_checkpointing,
+        lora_rank=options.lora_rank,
+        tensorboard=options.tensorboard,
         save_every=options.save_every,
         log_every=options.log_every,
         loader_processes=options.loader_processes,
         seed=options.seed,
     )
     if options.school_vision:
-        _school_vision(options, parts, mixture)
+        dense = school_tower(parts, mixture, options)
+        if options.distil:
+            mixture = taught_mixture(dense, parts, mixture, options.out, quiet=options.quiet)
     with tqdm(total=options.steps, desc="train", unit="step", disable=options.quiet) as bar:
         run_sft(
             parts.model,
@@ -111,53 +125,37 @@ def train(options: TrainOptions) -> None:
             options.out,
             settings,
             resume=options.resume,
-            progress=_updates(bar),
+            progress=bar_updates(bar),
         )
     tasks = sorted({dataset.task for dataset in mixture.datasets})
     export_checkpoint(parts, options.out / "final", mixture.dialect.name, tasks, TRAINED_ON)
 
 
-def _school_vision(options: TrainOptions, parts: Parts, mixture: Mixture) -> None:
-    """Schools the new tower, or takes what an earlier call of the same run left in ``OUT/vision.safetensors``."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+def dry_run(options: TrainOptions) -> str:
+    """The memory that the run would need, as text."""
+    from recon.training.export import checkpoint_config, new_config
+    from recon.training.memory import Workload, plan_memory, table
+    from recon.training.shape import qwen3_vl_4b
 
-    from recon.training.mixture import RoomDataset
-    from recon.training.pool import render_pool
-    from recon.training.vision import VisionSettings, school_vision
-
-    visual, done = parts.model.model.visual, options.out / "vision.safetensors"
-    if options.resume and done.is_file():
-        try:
-            visual.load_state_dict(load_file(done))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise BadInputError(f"{done}: not a vision tower of this size ({' '.join(str(error).split())})") from error
-        return
-    form = mixture.dialect.depth
-    if form is None:
-        raise BadInputError(f"--school-vision needs a dialect with depth questions; {mixture.dialect.name!r} has none")
-    found = [d for d in mixture.datasets if isinstance(d, RoomDataset) and d.task in ("depth", "object")]
-    if not found:
-        raise BadInputError("--school-vision needs a data set of procedural views (task depth or object) in --mixture")
-    rooms = found[0]
-    with tqdm(desc="render", unit="view", disable=options.quiet) as bar:
-        render_pool(
-            rooms.pool, rooms.split, 0, rooms.rooms, form.image, _updates(bar), shape="view", scenery=rooms.scenery
-        )
-    settings = VisionSettings(options.school_vision, bf16=options.bf16, seed=options.seed)
-    with tqdm(desc="vision", unit="step", disable=options.quiet) as bar:
-        school_vision(parts.model, parts.image_processor, rooms.pool, settings, _updates(bar))
-    part = done.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in visual.state_dict().items()}, part)
-    part.replace(done)
-
-
-def _updates(bar: tqdm[NoReturn]) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress
+    where = options.from_ or options.config or "small"
+    new = qwen3_vl_4b if where == LARGE else lambda: new_config(where)
+    config = checkpoint_config(where) if options.from_ else new()
+    workload = Workload(samples=options.batch)
+    plans = [
+        plan_memory(config, workload, gpus, options.bf16, options.gradient_checkpointing, options.lora_rank)
+        for gpus in (1, 2, 4, 8)
+    ]
+    how = f"LoRA of rank {options.lora_rank}" if options.lora_rank else "all weights"
+    switches = [
+        "bf16" if options.bf16 else "float32",
+        "gradient checkpointing" if options.gradient_checkpointing else "no gradient checkpointing",
+    ]
+    return (
+        f"{where}: {plans[0].num_parameters / 1e9:.3f} G parameters, {plans[0].num_trained / 1e9:.3f} G trained "
+        f"({how}), {', '.join(switches)}\n"
+        f"per GPU and step {workload.samples} x {workload.image_tokens} image tokens with {workload.questions} "
+        f"questions, FSDP with all shards; add about 10 % for workspace\n" + table(plans)
+    )
 
 
 def _check(options: TrainOptions) -> None:
@@ -173,7 +171,13 @@ def _check(options: TrainOptions) -> None:
         raise BadInputError(
             "--school-vision teaches a new model's vision tower; it goes with --config, not with --from"
         )
-    for name in ("warmup", "decay", "loader_processes", "school_vision", "vision_scale"):
+    if options.distil and not options.school_vision:
+        raise BadInputError("--distil needs the tower that --school-vision makes; give both")
+    if options.lora_rank and options.hold_structure:
+        raise BadInputError("--lora-rank leaves all weights as they are; it does not go with --hold-structure")
+    if options.config == LARGE and not options.dry_run:
+        raise BadInputError(f"--config {LARGE} has no weights to begin from: give --from a checkpoint, or --dry-run")
+    for name in ("warmup", "decay", "loader_processes", "school_vision", "vision_scale", "lora_rank"):
         if getattr(options, name) < 0:
             flag = name.replace("_", "-")
             raise BadInputError(f"--{flag} is {getattr(options, name)}; accepted: 0 or more")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
+from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from recon.errors import BadInputError
+from recon.engine.checkpoint import EMBEDDED, EMBEDDED_FOLDER, load_checkpoint
+from recon.errors import BadInputError, CheckpointError
 from recon.questions.profile import PROFILE_FILE, CheckpointProfile, DepthProfile, default_profile
-from recon.training.init import SIZES, ModelSize, new_model
+from recon.training.init import new_model
+from recon.training.shape import SIZES, ModelSize, make_config
 from recon.training.texts import tokenizer_texts
 from recon.training.tokenizer import build_image_processor, build_tokenizer, save_processor
 
@@ -45,10 +47,29 @@ def load_parts(source: str) -> Parts:
     Raises:
         CheckpointError: it is missing, damaged, or not of this architecture.
     """
-    from recon.engine.checkpoint import load_checkpoint
-
     checkpoint = load_checkpoint(source, device="cpu", dtype="float32", dialect=None)
     return Parts(checkpoint.model.train(), checkpoint.tokenizer, checkpoint.image_processor)
+
+
+def checkpoint_config(source: str) -> Qwen3VLConfig:
+    """The configuration of an existing checkpoint (folder or ``embedded``), without its weights.
+
+    Raises:
+        CheckpointError: no readable configuration of this architecture.
+    """
+    folder = EMBEDDED_FOLDER if source == EMBEDDED else Path(source)
+    try:
+        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if data.get("model_type") != "qwen3_vl":
+            raise CheckpointError(f"{folder}: model_type is {data.get('model_type')!r}; accepted: qwen3_vl")
+        return Qwen3VLConfig.from_dict(data)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: config.json can't be read ({' '.join(str(error).split())})") from error
+
+
+def new_config(config: str) -> Qwen3VLConfig:
+    """The configuration of a new model of a named size, or of the sizes in a JSON file; raises as ``build_parts``."""
+    return make_config(_read_size(config), build_tokenizer(tokenizer_texts()))
 
 
 def _read_size(config: str) -> ModelSize:

@@ -1,4 +1,4 @@
-"""Configuration and structured initialisation of small Qwen3-VL models trained from nothing.
+"""Structured initialisation of small Qwen3-VL models trained from nothing.
 
 A small model with random weights sits for thousands of images at the unigram plateau, because it must first discover
 how to *point*: to turn the coordinate tokens of a question into attention on the image token that shows that pixel.
@@ -23,179 +23,17 @@ write to the residual stream smaller by ``sqrt(2 * layers)``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
+from recon.training.shape import ModelSize, make_config
+from recon.training.structure import FINE_PERIODS, POINTING_PERIODS, CodeLayout, position_code
 from recon.training.tokenizer import COORDINATE_RANGE
 
-POINTING_PERIODS = (2.0, 1.0, 0.5, 0.25)  # resolvable by image tokens; in units of the image's side
-FINE_PERIODS = (0.125, 0.0625, 0.03125)  # place within an image token, known to the question only
 SHARPNESS = 5.0  # product of the pointing heads' query and key norms' weights: attention logits span 8 * SHARPNESS
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """Shape of a small model. ``head_dim`` must be 64: its slow rotary half holds the codes."""
-
-    text_layers: int = 4
-    text_hidden: int = 256
-    text_heads: int = 4
-    text_kv_heads: int = 2
-    text_mlp: int = 384
-    vision_layers: int = 5
-    vision_hidden: int = 192
-    vision_heads: int = 6
-    vision_mlp: int = 640
-    position_grid: int = 24
-    deepstack: tuple[int, ...] = (2,)
-
-
-SIZES = {
-    "small": ModelSize(),
-    "tiny": ModelSize(
-        text_layers=3, text_hidden=128, text_heads=2, text_mlp=192, vision_layers=2, vision_hidden=96, vision_heads=3,
-        vision_mlp=192, position_grid=16, deepstack=(0,),
-    ),
-}  # fmt: skip
-
-
-def make_config(size: ModelSize, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
-    """A configuration of the real Qwen3-VL architecture, patch 16, merge 2, interleaved M-RoPE, tied embeddings."""
-    token = tokenizer.convert_tokens_to_ids
-    rope = {"rope_type": "default", "rope_theta": 5_000_000, "mrope_section": [12, 10, 10], "mrope_interleaved": True}
-    return Qwen3VLConfig(
-        text_config={
-            "vocab_size": math.ceil(len(tokenizer) / 16) * 16,
-            "hidden_size": size.text_hidden,
-            "intermediate_size": size.text_mlp,
-            "num_hidden_layers": size.text_layers,
-            "num_attention_heads": size.text_heads,
-            "num_key_value_heads": size.text_kv_heads,
-            "head_dim": 64,
-            "max_position_embeddings": 32768,
-            "initializer_range": 1 / math.sqrt(size.text_hidden),
-            "rope_parameters": rope,
-            "eos_token_id": token("<|im_end|>"),
-            "bos_token_id": token("<|endoftext|>"),
-            "tie_word_embeddings": True,
-        },
-        vision_config={
-            "depth": size.vision_layers,
-            "hidden_size": size.vision_hidden,
-            "intermediate_size": size.vision_mlp,
-            "num_heads": size.vision_heads,
-            "patch_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": size.text_hidden,
-            "num_position_embeddings": size.position_grid**2,
-            "deepstack_visual_indexes": list(size.deepstack),
-            "initializer_range": 1 / math.sqrt(size.vision_hidden),
-        },
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Hidden dimensions of the codes in the text model: pointing x, pointing y, fine x, fine y, two flags."""
-
-    pointing: int = 2 * len(POINTING_PERIODS)
-    fine: int = 2 * len(FINE_PERIODS)
-
-    @property
-    def num_codes(self) -> int:
-        return 2 * (self.pointing + self.fine)
-
-    @property
-    def image_flag(self) -> int:  # +1 image token, -1 text token
-        return self.num_codes
-
-    @property
-    def coordinate_flag(self) -> int:  # +1 coordinate token, 0 otherwise
-        return self.num_codes + 1
-
-    @property
-    def size(self) -> int:
-        return self.num_codes + 2
-
-    def columns(self, axis: int, fine: bool) -> slice:
-        if fine:
-            start = 2 * self.pointing + axis * self.fine
-            return slice(start, start + self.fine)
-        return slice(axis * self.pointing, (axis + 1) * self.pointing)
-
-
-@torch.no_grad()
-def trainable_masks(model: Qwen3VLForConditionalGeneration) -> dict[str, Tensor]:
-    """Which weights may move while the construction is held: 1 where they may, 0 on codes, gathering and pointing.
-
-    Adam moves every weight by about the learning rate in each step, however small its gradient: while the model only
-    learns how often each digit occurs, that blurs the codes and ends all pointing (measured: after 300 steps the
-    pointing heads gave 0.00 of their attention to the image instead of 1.00). So the construction is held while the
-    rest is trained.
-
-    Returns:
-        mask by parameter name, of the parameter's shape; parameters that are free are left out.
-    """
-    layout = _Layout()
-    codes, patch_codes, head_dim = layout.size, 2 * layout.pointing, 64
-    masks: dict[str, Tensor] = {}
-
-    def hold(name: str, *index: slice) -> None:
-        parameter = parameters[name]
-        masks.setdefault(name, torch.ones_like(parameter))[index] = 0.0
-
-    parameters = dict(model.named_parameters())
-    everything = slice(None)
-    text, visual = "model.language_model", "model.visual"
-    hold(f"{text}.embed_tokens.weight", everything, slice(codes))
-    hold(f"{text}.norm.weight", slice(codes))
-    config = model.config.text_config
-    sharers = config.num_attention_heads // config.num_key_value_heads
-    for number in range(config.num_hidden_layers):
-        layer = f"{text}.layers.{number}"
-        hold(f"{layer}.self_attn.o_proj.weight", slice(codes))
-        hold(f"{layer}.mlp.down_proj.weight", slice(codes))
-        hold(f"{layer}.input_layernorm.weight", slice(codes))
-        hold(f"{layer}.self_attn.q_norm.weight", everything)
-        hold(f"{layer}.self_attn.k_norm.weight", everything)
-        hold(f"{layer}.self_attn.q_proj.weight", slice(head_dim * (1 if number == 0 else sharers)))
-        hold(f"{layer}.self_attn.k_proj.weight", slice(head_dim))
-        if number == 0:
-            hold(f"{layer}.self_attn.v_proj.weight", slice(head_dim))
-    hold(f"{visual}.pos_embed.weight", everything, slice(patch_codes))
-    hold(f"{visual}.patch_embed.proj.weight", slice(patch_codes))
-    hold(f"{visual}.patch_embed.proj.bias", slice(patch_codes))
-    for number in range(model.config.vision_config.depth):
-        for writer in ("attn.proj", "mlp.linear_fc2"):
-            hold(f"{visual}.blocks.{number}.{writer}.weight", slice(patch_codes))
-            hold(f"{visual}.blocks.{number}.{writer}.bias", slice(patch_codes))
-    merger = f"{visual}.merger"
-    hold(f"{merger}.norm.weight", slice(patch_codes))
-    hold(f"{merger}.norm.bias", slice(patch_codes))
-    hold(f"{merger}.linear_fc1.weight", slice(2 * patch_codes))
-    hold(f"{merger}.linear_fc1.bias", slice(2 * patch_codes))
-    hold(f"{merger}.linear_fc2.weight", slice(codes))
-    hold(f"{merger}.linear_fc2.bias", slice(codes))
-    for number in range(len(model.config.vision_config.deepstack_visual_indexes)):
-        hold(f"{visual}.deepstack_merger_list.{number}.linear_fc2.weight", slice(codes))
-        hold(f"{visual}.deepstack_merger_list.{number}.linear_fc2.bias", slice(codes))
-    return masks
-
-
-def position_code(position: Tensor, periods: tuple[float, ...]) -> Tensor:
-    """``cos, sin(2 pi u / P)`` of positions ``[N]`` in [0, 1]: ``[N, 2 * len(periods)]``."""
-    angles = 2 * math.pi * position[:, None] / torch.tensor(periods)  # [N, P]
-    return torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(1)
 
 
 @torch.no_grad()
@@ -205,7 +43,7 @@ def new_model(size: ModelSize, tokenizer: PreTrainedTokenizerBase, seed: int) ->
     Raises:
         ValueError: a shape that the construction can't hold (too narrow).
     """
-    layout = _Layout()
+    layout = CodeLayout()
     if size.text_hidden < 2 * layout.size or size.vision_hidden < 2 * layout.pointing or size.text_layers < 2:
         raise ValueError(f"too small for the coordinate codes: {size}")
     with torch.random.fork_rng(devices=[]):
@@ -236,11 +74,11 @@ def _scale_matrices(model: Qwen3VLForConditionalGeneration) -> None:
     for layer in text.layers:
         for writer in (layer.self_attn.o_proj, layer.mlp.down_proj):
             writer.weight.mul_(1 / math.sqrt(2 * len(text.layers)))
-            writer.weight[: _Layout().size] = 0.0  # nothing but the gathering head writes codes and flags at first
+            writer.weight[: CodeLayout().size] = 0.0  # nothing but the gathering head writes codes and flags at first
 
 
 def _init_embeddings(
-    model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, layout: _Layout
+    model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, layout: CodeLayout
 ) -> None:
     table = model.get_input_embeddings().weight  # [V, hidden], also the output matrix
     hidden = table.shape[1]
@@ -262,7 +100,7 @@ def _init_embeddings(
     model.model.language_model.norm.weight[: layout.size] = 0.05
 
 
-def _init_vision(model: Qwen3VLForConditionalGeneration, layout: _Layout) -> None:
+def _init_vision(model: Qwen3VLForConditionalGeneration, layout: CodeLayout) -> None:
     visual = model.model.visual
     grid, codes, hidden = visual.num_grid_per_side, 2 * layout.pointing, model.config.vision_config.hidden_size
     # The table's ends lie on the centres of the outermost patches; 16 patches stand for the usual image.
@@ -324,7 +162,7 @@ def _cosine_filters(count: int, side: int) -> Tensor:
     return torch.stack(filters)
 
 
-def _init_gathering(attention: Any, layout: _Layout) -> None:
+def _init_gathering(attention: Any, layout: CodeLayout) -> None:
     """Query head 0 attends to coordinate tokens alone and copies their codes."""
     marker, other = 63, 62  # the rotary dimensions that turn slowest
     head_dim = attention.head_dim
@@ -342,7 +180,7 @@ def _init_gathering(attention: Any, layout: _Layout) -> None:
     _sharpen(attention, slice(marker, marker + 1))
 
 
-def _init_pointing(attention: Any, layout: _Layout) -> None:
+def _init_pointing(attention: Any, layout: CodeLayout) -> None:
     """Query heads 0 and 1 (sharing key head 0) attend to image tokens near the gathered coordinate: 0 sharply."""
     head_dim, codes = attention.head_dim, 2 * layout.pointing
     slow = slice(16, 16 + codes)  # first members of the 16 slow rotary pairs (16..31, 48..63)

@@ -20,14 +20,18 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 from recon.errors import BadInputError
 from recon.training.attention import use_packed_attention
 from recon.training.encode import IGNORED, Encoder, collate
-from recon.training.init import trainable_masks
 from recon.training.mixture import Mixture, MixtureDataset
+from recon.training.optimiser import MatrixOptimiser
+from recon.training.structure import trainable_masks
 
 logger = logging.getLogger(__name__)
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class SftSettings:
         batch: samples (images or pairs) per step and device.
         learning_rate: peak, after ``warmup`` steps; constant until the last ``decay`` steps, then linear to 0 (so a
             run can be prolonged or ended at any checkpoint).
+        matrix_rate: peak learning rate of the matrices of the layers (all but embeddings and norms), which are then
+            trained by Muon (:mod:`recon.training.optimiser`); 0: AdamW trains everything. Not with FSDP.
         vision_scale: learning rate of the vision tower's blocks relative to the rest's. Small batches blur a tower that
             starts with useful filters faster than they teach it.
         weight_decay, beta2: of AdamW.
@@ -46,7 +52,10 @@ class SftSettings:
         gradient_checkpointing: recompute activations, for models that don't fit otherwise.
         save_every, log_every: in steps; the last two checkpoints are kept.
         hold_structure: keep the coordinate codes and the pointing of a new model as they were built
-            (:func:`recon.training.init.trainable_masks`); only for models of this project's own making.
+            (:func:`recon.training.structure.trainable_masks`); only for models of this project's own making.
+        lora_rank: train low-rank additions of this rank to the text model's matrices (peft) and nothing else; they are
+            merged into the weights at the end. 0: train the weights themselves.
+        tensorboard: write the log for TensorBoard too, to ``out/tensorboard``.
         loader_processes: processes that prepare samples beside the training.
         seed: of everything random besides the mixture.
     """
@@ -54,6 +63,7 @@ class SftSettings:
     steps: int
     batch: int = 8
     learning_rate: float = 2e-3
+    matrix_rate: float = 0.0
     vision_scale: float = 1.0
     warmup: int = 100
     decay: int = 500
@@ -64,6 +74,8 @@ class SftSettings:
     save_every: int = 200
     log_every: int = 20
     hold_structure: bool = False
+    lora_rank: int = 0
+    tensorboard: bool = False
     loader_processes: int = 0
     seed: int = 0
 
@@ -104,19 +116,74 @@ def train(
         _hold(model)
     if settings.vision_scale == 0:  # spares the backward pass through the tower as well
         model.model.visual.requires_grad_(False)
+    trained = with_lora(model, settings.lora_rank, settings.seed) if settings.lora_rank else model
     encoder = Encoder(tokenizer, image_processor, model.config.image_token_id)
     dataset = MixtureDataset(mixture, encoder, settings.steps * settings.batch)
     pad = int(tokenizer.pad_token_id)
+    callbacks: list[TrainerCallback] = [_Progress(progress)] if progress is not None else []
+    if settings.tensorboard:
+        callbacks.append(_tensorboard(out / "tensorboard"))
     trainer = _SftTrainer(
-        model=model,
+        model=trained,
         args=_arguments(out, settings),
         train_dataset=dataset,
         data_collator=lambda samples: collate(samples, pad),
-        callbacks=[_Progress(progress)] if progress is not None else [],
-        vision_scale=settings.vision_scale,
+        callbacks=callbacks,
+        settings=settings,
     )
     trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
+    if settings.lora_rank:
+        trained.merge_and_unload()  # the layers of ``model`` become plain again, with the additions in their weights
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def with_lora(model: Qwen3VLForConditionalGeneration, rank: int, seed: int = 0) -> Any:
+    """The model with trainable low-rank additions to the text model's matrices (a ``peft.PeftModel`` around it).
+
+    Raises:
+        BadInputError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise BadInputError("--lora-rank needs peft: pip install 'vlm3-recon[train]'") from error
+    matrices = r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=matrices))
+
+
+def _tensorboard(folder: Path) -> TrainerCallback:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadInputError("--tensorboard needs tensorboard: pip install 'vlm3-recon[train]'") from error
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+
+
+def _in_tower(name: str) -> bool:
+    return ".visual." in name and "merger" not in name
+
+
+def _matrix_optimiser(model: nn.Module, settings: SftSettings) -> MatrixOptimiser:
+    matrices: list[nn.Parameter] = []
+    groups: dict[float, list[nn.Parameter]] = {1.0: [], settings.vision_scale: []}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim == 2 and "language_model.layers." in name:
+            matrices.append(parameter)
+        else:
+            groups[settings.vision_scale if _in_tower(name) else 1.0].append(parameter)
+    rest = [
+        {"params": parameters, "lr": settings.learning_rate * scale}
+        for scale, parameters in groups.items()
+        if parameters
+    ]
+    parameters = dict(model.named_parameters())
+    masks = trainable_masks(model) if settings.hold_structure else {}
+    held = {parameters[name]: mask for name, mask in masks.items() if parameters[name].requires_grad}
+    return MatrixOptimiser(matrices, rest, settings.matrix_rate, settings.weight_decay, settings.beta2, held)
 
 
 def _hold(model: Qwen3VLForConditionalGeneration) -> None:
@@ -134,7 +201,7 @@ def newest_checkpoint(out: Path) -> Path | None:
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))  # written last
         except (OSError, ValueError):
             continue
-        if number.isdigit() and (folder / "model.safetensors").exists():
+        if number.isdigit() and any((folder / name).exists() for name in _WEIGHTS):
             found.append((int(number), folder))
     return max(found)[1] if found else None
 
@@ -158,7 +225,8 @@ def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:
         max_grad_norm=1.0,
         bf16=settings.bf16,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         save_steps=settings.save_every,
         save_total_limit=2,
         logging_steps=settings.log_every,
@@ -175,24 +243,23 @@ def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:
 class _SftTrainer(Trainer):
     """Reads samples in order, computes logits at answers only, and logs the loss of each data set."""
 
-    def __init__(self, *args: Any, vision_scale: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, settings: SftSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sums: dict[str, list[float]] = {}
-        self._vision_scale = vision_scale
+        self._settings = settings
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self._settings.matrix_rate and self.optimizer is None:
+            self.optimizer = _matrix_optimiser(self.model, self._settings)
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self._vision_scale not in (0.0, 1.0) and len(optimizer.param_groups) <= 2:
-            tower = {
-                id(parameter)
-                for name, parameter in self.model.named_parameters()
-                if ".visual." in name and "merger" not in name
-            }
+        scale = self._settings.vision_scale
+        if scale not in (0.0, 1.0) and len(optimizer.param_groups) <= 2 and not self._settings.matrix_rate:
+            tower = {id(parameter) for name, parameter in self.model.named_parameters() if _in_tower(name)}
             for group in list(optimizer.param_groups):
                 slow = [parameter for parameter in group["params"] if id(parameter) in tower]
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in tower]
                 rest = {key: value for key, value in group.items() if key != "params"}
-                optimizer.add_param_group({**rest, "params": slow, "lr": group["lr"] * self._vision_scale})
+                optimizer.add_param_group({**rest, "params": slow, "lr": group["lr"] * scale})
         return optimizer
 
     def _get_train_sampler(self, *args: Any) -> SequentialSampler:

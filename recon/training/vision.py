@@ -2,9 +2,11 @@
 
 Large checkpoints of this architecture start from a pretrained vision encoder; a small model trained from nothing has
 none, and answers' digits teach it too slowly: on the embedded checkpoint's size a thousand steps of question answering
-moved the first digit hardly at all. So the tower and its merger first learn from every pixel: each image token
-classifies the z-depth of its four quarters into logarithmic bins through a linear head that is thrown away afterwards.
-The text side then learns to read out what the tokens hold, by ordinary SFT.
+moved the first digit hardly at all. So the tower and its mergers first learn from every image token: linear heads
+classify the z-depth of its 4 x 4 cells into logarithmic bins, and guess the surface normals of its patches. The heads
+are thrown away afterwards; before, their depth maps can teach the text side (:mod:`recon.training.teacher`).
+
+The matrices of the tower's blocks are trained by Muon (K. Jordan 2024; ``torch.optim.Muon``), the rest by AdamW.
 """
 
 from __future__ import annotations
@@ -13,165 +15,191 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
-from torch.utils.data import DataLoader, Dataset
+from torch.nn.functional import cosine_similarity, relu
 from transformers import Qwen3VLForConditionalGeneration
 
-from recon.training.attention import use_linear_patches
-from recon.training.init import trainable_masks
-from recon.training.pool import list_pool, read_view
+from recon.training.dense import CELLS, DenseBatch, DenseViews
+from recon.training.optimiser import MatrixOptimiser
+from recon.training.structure import CODE_CHANNELS, trainable_masks
+from recon.training.tower import GridPlaces, GridTower
 
 logger = logging.getLogger(__name__)
 
 NEAREST_M, FARTHEST_M, BINS = 0.25, 16.0, 32
-QUARTERS = 2  # per side of an image token
+NORMAL_WEIGHT = 0.3  # of the normals' cosine loss beside the depth's cross entropy
+LOUDNESS_WEIGHT = 0.1  # keeps the features' mean square at 1, that of the codes beside them
 
 
 @dataclass(frozen=True)
 class VisionSettings:
-    """How to school the tower: optimiser ``steps`` of ``batch`` images; peak ``learning_rate`` after ``warmup`` steps,
-    falling along a cosine; ``bf16``: matrix products in bfloat16."""
+    """How to school the tower.
+
+    Attributes:
+        steps: optimiser steps.
+        tokens: image tokens per step, about (16 images of 63).
+        matrix_rate: peak learning rate of the blocks' matrices (Muon, scaled to AdamW's step).
+        learning_rate: of everything else in the tower (AdamW).
+        head_learning_rate: of the heads that are thrown away.
+        weight_decay: of both; a few thousand views are soon known by heart without.
+        warmup: steps of linear warm-up.
+        decay: share of the steps, at the end, over which the rates fall to 0.
+        bf16: matrix products in bfloat16.
+        compiled: fuse the tower's elementwise work with ``torch.compile`` (needs a C++ compiler on a CPU; a minute at
+            the beginning, then 1.5 times as fast).
+        seed, log_every: as in ``SftSettings``.
+    """
 
     steps: int
-    batch: int = 16
-    learning_rate: float = 3e-4
+    tokens: int = 1000
+    matrix_rate: float = 1e-3
+    learning_rate: float = 4e-4
     head_learning_rate: float = 2e-3
+    weight_decay: float = 0.1
     warmup: int = 50
+    decay: float = 0.6
     bf16: bool = False
+    compiled: bool = False
     seed: int = 0
     log_every: int = 25
+
+
+class DenseHeads(nn.Module):
+    """What is read from image tokens during schooling: bins of log depth of 4 x 4 cells, normals of 2 x 2 patches."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.depth = nn.Linear(hidden, CELLS**2 * BINS)
+        self.depth_of_extra = nn.Linear(hidden, CELLS**2 * BINS, bias=False)
+        self.normal = nn.Linear(hidden, 4 * 3)
+        for quiet in (self.depth_of_extra, self.normal):
+            nn.init.zeros_(quiet.weight)
+
+    def forward(self, tokens: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, T, 4, 4, BINS]`` and normals ``[B, T, 2, 2, 3]`` of image tokens and DeepStack's addition."""
+        logits = self.depth(tokens) + self.depth_of_extra(extra)
+        return logits.unflatten(-1, (CELLS, CELLS, BINS)), self.normal(tokens).unflatten(-1, (2, 2, 3))
 
 
 def soft_bins(depth_m: Tensor) -> Tensor:
     """Depths ``[...]`` as shares of the two nearest logarithmic bins, ``[..., BINS]``; 0 where depth is not finite."""
     place = torch.log(depth_m / NEAREST_M) / math.log(FARTHEST_M / NEAREST_M) * (BINS - 1)
-    distance = (place.clamp(0, BINS - 1)[..., None] - torch.arange(BINS)).abs()
+    bins = torch.arange(BINS, device=depth_m.device)
+    distance = (place.clamp(0, BINS - 1)[..., None] - bins).abs()
     return torch.nan_to_num((1 - distance).clamp(min=0))
 
 
-class _Views(Dataset[dict[str, Tensor]]):
-    """Pooled views, mirrored half of the time, with the depth at the quarters of every image token."""
-
-    def __init__(self, pool: Path, image_processor: Any, settings: VisionSettings) -> None:
-        self._paths = list_pool(pool)
-        self._processor = image_processor
-        self._settings = settings
-
-    def __len__(self) -> int:
-        return self._settings.steps * self._settings.batch
-
-    def __getitem__(self, turn: int) -> dict[str, Tensor]:
-        round_, place = divmod(turn, len(self._paths))
-        order = np.random.default_rng([self._settings.seed, round_]).permutation(len(self._paths))
-        view = read_view(self._paths[order[place]])
-        if np.random.default_rng([self._settings.seed, turn, 1]).random() < 0.5:
-            view = view.flipped()
-        picture = self._processor([np.ascontiguousarray(view.image.pixels)], return_tensors="pt")
-        grid: Tensor = picture["image_grid_thw"]
-        merge = int(self._processor.merge_size)
-        rows, columns = (int(n) // merge * QUARTERS for n in grid[0, 1:])
-        height, width = view.depth_m.shape
-        row = ((np.arange(rows) + 0.5) / rows * height).astype(int)
-        column = ((np.arange(columns) + 0.5) / columns * width).astype(int)
-        depth = torch.from_numpy(np.ascontiguousarray(view.depth_m[row][:, column]))  # [2 R, 2 C]
-        quarters = depth.unflatten(0, (-1, QUARTERS)).unflatten(2, (-1, QUARTERS)).permute(0, 2, 1, 3)
-        return {"pixels": picture["pixel_values"], "grid": grid, "depth_m": quarters.flatten(0, 1).flatten(1)}
+def mean_log_depth(logits: Tensor) -> Tensor:
+    """The mean of ln(depth in metres) under logits over the bins ``[..., BINS]``: ``[...]``."""
+    centres = math.log(NEAREST_M) + torch.arange(BINS, device=logits.device) / (BINS - 1) * math.log(
+        FARTHEST_M / NEAREST_M
+    )
+    return (logits.float().softmax(dim=-1) * centres).sum(dim=-1)  # no product that autocast would round
 
 
-def _collate(views: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([view[name] for view in views]) for name in views[0]}
+class DenseModel(nn.Module):
+    """Tower and heads; places of a grid are worked out once."""
 
+    def __init__(self, model: Qwen3VLForConditionalGeneration, compiled: bool = False) -> None:
+        super().__init__()
+        self.tower = GridTower(model)
+        self.heads = DenseHeads(model.config.text_config.hidden_size).to(model.device)
+        self._run = torch.compile(self.tower, dynamic=True) if compiled else self.tower
+        self._places: dict[tuple[int, int], GridPlaces] = {}
 
-@torch.no_grad()
-def whiten_patches(model: Qwen3VLForConditionalGeneration, patches: Tensor) -> None:
-    """Starts the patch embedding as the whitened principal components of ``patches`` [N, features].
-
-    Nearly all variance of a photo's patch is its mean colour, so random filters all see the same thing and the texture,
-    which tells distance, is noise beside it. Channels that hold the position codes stay empty.
-    """
-    embed = model.model.visual.patch_embed
-    held = trainable_masks(model)["model.visual.patch_embed.proj.weight"].flatten(1).amax(dim=1) == 0  # [hidden]
-    times = embed.temporal_patch_size
-    frames = patches.unflatten(1, (embed.in_channels, times, -1)).mean(dim=2).flatten(1).double()  # equal frames
-    mean = frames.mean(dim=0)
-    values, vectors = torch.linalg.eigh((frames - mean).T @ (frames - mean) / len(frames))
-    free = int((~held).sum())
-    scale = (values[-free:] + 1e-4 * values[-1]).rsqrt()
-    filters = (vectors[:, -free:] * scale).T.to(embed.proj.weight.dtype)  # [free, channels * patch * patch]
-    shape = (free, embed.in_channels, 1, embed.patch_size, embed.patch_size)
-    embed.proj.weight[~held] = (filters.view(shape) / times).expand(-1, -1, times, -1, -1)
-    embed.proj.bias[~held] = -(filters @ mean.to(filters.dtype))
+    def forward(self, patches: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image tokens ``[B, T, hidden]``, depth logits and normals (see ``DenseHeads``) of patches ``[B, P, F]``."""
+        if (rows, columns) not in self._places:
+            self._places[rows, columns] = self.tower.places(rows, columns)
+        tokens, extra = self._run(patches, *self._places[rows, columns])
+        logits, normals = self.heads(tokens, extra)
+        return tokens, logits, normals
 
 
 def school_vision(
     model: Qwen3VLForConditionalGeneration,
-    image_processor: Any,
-    pool: Path,
+    views: DenseViews,
     settings: VisionSettings,
     progress: Callable[[int, int], None] | None = None,
-) -> list[float]:
-    """Trains ``model.model.visual`` in place on a rendered pool; returns the loss of every ``log_every`` steps.
+) -> tuple[DenseModel, list[float]]:
+    """Trains ``model.model.visual`` in place; what its structure holds stays as it was built.
 
-    Raises:
-        BadInputError: the pool is empty or damaged.
+    Returns:
+        tower and heads; the depth loss of every ``log_every`` steps.
     """
     torch.manual_seed(settings.seed)
-    use_linear_patches(model)
-    visual = model.model.visual
-    prefix = "model.visual."
-    masks = {n.removeprefix(prefix): m for n, m in trainable_masks(model).items() if n.startswith(prefix)}
-    head = nn.Linear(model.config.text_config.hidden_size, QUARTERS**2 * BINS).to(visual.device)
-    parameters = [*visual.parameters(), *head.parameters()]
-    groups = [
-        {"params": list(visual.parameters()), "lr": settings.learning_rate},
-        {"params": list(head.parameters()), "lr": settings.head_learning_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
+    dense, rng = DenseModel(model, settings.compiled), np.random.default_rng(settings.seed)
+    model.model.visual.train()
+    _know_frequencies(dense.heads, views)
+    optimiser = _optimiser(model, dense.heads, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
-    views = _Views(pool, image_processor, settings)
-    loader = DataLoader(views, settings.batch, num_workers=1, collate_fn=_collate, prefetch_factor=4)
     losses: list[float] = []
-    sample = _collate([views[turn] for turn in range(min(64, len(views)))])
-    whiten_patches(model, sample["pixels"].to(visual.device))
-    with torch.no_grad():  # the head starts with how often each bin occurs
-        frequency = soft_bins(sample["depth_m"]).mean(dim=0) + 1e-4  # [4, BINS]
-        head.bias.copy_(frequency.log().flatten())
-    total, kept = 0.0, {name: parameter.detach().clone() for name, parameter in visual.named_parameters()}
-    visual.train()
-    for step, batch in enumerate(loader, start=1):
-        batch = {name: tensor.to(visual.device) for name, tensor in batch.items()}
-        with torch.autocast(visual.device.type, torch.bfloat16, enabled=settings.bf16):
-            tokens = visual(batch["pixels"], grid_thw=batch["grid"]).pooler_output  # [T, hidden]
-            logits = linear(tokens, head.weight, head.bias).unflatten(1, (QUARTERS**2, BINS))
-        target = soft_bins(batch["depth_m"])  # [T, 4, BINS]
-        loss = cross_entropy(logits.float().flatten(0, 1), target.flatten(0, 1))
+    total = 0.0
+    for step in range(1, settings.steps + 1):
+        loss, depth_loss = _loss(dense, views.draw(settings.tokens, rng), settings.bf16)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(dense.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-        with torch.no_grad():  # what the structure holds stays as it was built, weight decay included
-            for name, mask in masks.items():
-                parameter = visual.get_parameter(name)
-                parameter.copy_(torch.where(mask.bool().to(parameter.device), parameter, kept[name]))
-        total += float(loss.detach())
+        total += depth_loss
         if step % settings.log_every == 0:
             losses.append(total / settings.log_every)
             logger.info("vision schooling: step %d of %d, loss %.4f", step, settings.steps, losses[-1])
             total = 0.0
         if progress is not None:
             progress(step, settings.steps)
-    return losses
+    return dense, losses
+
+
+def _loss(dense: DenseModel, batch: DenseBatch, bf16: bool) -> tuple[Tensor, float]:
+    device = dense.heads.depth.weight.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        tokens, logits, normals = dense(batch.patches.to(device), batch.rows, batch.columns)
+    target = soft_bins(batch.depth_m.to(device))  # [B, T, 4, 4, BINS]
+    depth_loss = -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
+    truth = batch.normals.to(device)
+    known = truth.isfinite().all(dim=-1)  # the sky has none
+    normal_loss = 1 - cosine_similarity(normals.float()[known], truth[known], dim=-1).mean()
+    loud = relu(tokens[..., CODE_CHANNELS:].float().pow(2).mean() - 1)
+    return depth_loss + NORMAL_WEIGHT * normal_loss + LOUDNESS_WEIGHT * loud, float(depth_loss.detach())
+
+
+def _optimiser(model: Qwen3VLForConditionalGeneration, heads: DenseHeads, settings: VisionSettings) -> MatrixOptimiser:
+    parameters = dict(model.model.visual.named_parameters(prefix="model.visual"))
+    matrices = {name for name, p in parameters.items() if ".blocks." in name and p.ndim == 2}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in parameters.items() if name not in matrices], "lr": settings.learning_rate},
+        {"params": list(heads.parameters()), "lr": settings.head_learning_rate},
+    ]
+    held = {parameters[name]: mask for name, mask in trainable_masks(model).items() if name in parameters}
+    return MatrixOptimiser(
+        [parameters[name] for name in matrices], groups, settings.matrix_rate, settings.weight_decay, 0.98, held
+    )
+
+
+@torch.no_grad()
+def _know_frequencies(heads: DenseHeads, views: DenseViews) -> None:
+    """The depth head starts with how often each bin occurs in each cell."""
+    rng = np.random.default_rng(0)
+    drawn = [soft_bins(views.draw(500, rng).depth_m).flatten(0, 1) for _ in range(16)]  # each [B * T, 4, 4, BINS]
+    frequency = torch.cat(drawn).mean(dim=0) + 1e-4
+    heads.depth.bias.copy_(frequency.log().flatten())
 
 
 def _rate(step: int, settings: VisionSettings) -> float:
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    through = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(through, 1.0)))
+    rising = (step + 1) / max(settings.warmup, 1)
+    falling = (settings.steps - step) / max(settings.decay * settings.steps, 1.0)
+    return max(0.0, min(1.0, rising, falling))
+
+
+@torch.no_grad()
+def dense_depth(dense: DenseModel, patches: Tensor, rows: int, columns: int) -> Tensor:
+    """Depths in metres of the cells of views of one grid, ``[B, 4 * rows, 4 * columns]``; patches ``[B, P, F]``."""
+    _, logits, _ = dense(patches, rows, columns)
+    log_depth = mean_log_depth(logits).unflatten(1, (rows, columns))  # [B, R, C, 4, 4]
+    return log_depth.exp().transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -14,7 +14,7 @@ import yaml
 from pipelines.train import TrainOptions, train
 from recon.engine.checkpoint import load_checkpoint
 from recon.engine.engine import Engine, EngineOptions
-from recon.errors import BadInputError, OutputError
+from recon.errors import BadInputError, CheckpointError, OutputError
 from recon.questions import depth
 from recon.questions.dialects import get_dialect
 from recon.training.pool import PooledView
@@ -48,8 +48,20 @@ def test_a_run_ends_with_a_checkpoint_that_answers_and_can_be_trained_on(
     assert (again.out / "final" / "model.safetensors").exists()
 
 
+def test_a_dry_run_states_memory_and_trains_nothing(options: TrainOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    for change in ({"config": "qwen3-vl-4b"}, {"config": None, "from_": "embedded"}):
+        train(replace(options, dry_run=True, bf16=True, gradient_checkpointing=True, **change))
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[-4:]] == ["1", "2", "4", "8"]
+        totals = [float(line.split()[-1]) for line in lines[-4:]]
+        assert totals == sorted(totals, reverse=True)
+    assert not options.out.exists()
+    with pytest.raises(CheckpointError, match=r"nowhere: config\.json"):
+        train(replace(options, dry_run=True, config=None, from_="nowhere"))
+
+
 def test_a_new_tower_is_schooled_once_and_kept(options: TrainOptions) -> None:
-    schooled = replace(options, school_vision=2)
+    schooled = replace(options, school_vision=2, distil=True)
     train(schooled)
     kept = options.out / "vision.safetensors"
     before = kept.read_bytes()
@@ -70,6 +82,9 @@ def test_a_new_tower_is_schooled_once_and_kept(options: TrainOptions) -> None:
         ({"warmup": -1}, "--warmup is -1"),
         ({"config": None, "from_": "embedded", "school_vision": 1}, "--school-vision"),
         ({"config": "huge"}, "small, tiny"),
+        ({"distil": True}, "--distil needs"),
+        ({"lora_rank": 2, "hold_structure": True}, "--lora-rank"),
+        ({"config": "qwen3-vl-4b"}, "no weights to begin from"),
         ({"mixture": Path("nowhere.yaml")}, r"--mixture nowhere\.yaml: no such file"),
     ],
 )

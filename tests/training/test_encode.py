@@ -11,9 +11,10 @@ from recon.errors import BadInputError
 from recon.questions.dialects import get_dialect
 from recon.training.attention import use_packed_attention
 from recon.training.encode import IGNORED, Encoder, Lesson, Sample, collate
-from recon.training.init import SIZES, new_model
+from recon.training.init import new_model
 from recon.training.pool import PooledView
 from recon.training.samples import depth_sample
+from recon.training.shape import SIZES
 from recon.training.tokenizer import build_image_processor
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from recon.training.init import SIZES, ModelSize, new_model
+from recon.training.init import new_model
+from recon.training.shape import SIZES, ModelSize
 from recon.training.tokenizer import build_image_processor
 
 
