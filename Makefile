@@ -11,7 +11,7 @@ export PYTHON TORCH_INDEX
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo install test test-fast lint clean
+.PHONY: demo install test test-fast test-tools lint clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -28,10 +28,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test-tools:
+	tools/install.sh $(VENV) test-tools
+
+test: lint test-tools
 	$(BIN)/python -m pytest -q
 
-test-fast: lint
+test-fast: lint test-tools
 	$(BIN)/python -m pytest -q -m "not slow"
 
 clean:

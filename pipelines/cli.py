@@ -28,6 +28,7 @@ COMMANDS = {
     "reconstruct": ("pipelines.reconstruct", "Options", "run"),
     "query": ("pipelines.query", "Options", "run"),
     "compare": ("pipelines.compare", "Options", "run"),
+    "report": ("pipelines.report.command", "Options", "run"),
     "export": ("pipelines.export", "Options", "run"),
     "batch": ("pipelines.batch", "Options", "run"),
     "info": ("pipelines.info", "Options", "run"),

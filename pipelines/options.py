@@ -44,6 +44,8 @@ class Options:
     """size of the smallest detail of the surface (default: from the photos' resolution)"""
     target_faces: int | None = None
     """simplify the mesh to about this many triangles"""
+    no_report: bool = False
+    """don't write report.html into the workspace"""
     overwrite: bool = False
     """forget what earlier runs computed"""
     quiet: bool = False

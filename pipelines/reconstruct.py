@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from pipelines.models import TaskModel
 from pipelines.options import Options
 from pipelines.progress import Progress, progress_bar
 from pipelines.records import encode, fingerprint
+from pipelines.report.write import NAME as REPORT_NAME
+from pipelines.report.write import write_report
 from pipelines.stages import Stages, code_version
 from pipelines.summary import Summary
 from pipelines.workspace import (
@@ -27,10 +30,11 @@ from pipelines.workspace import (
 )
 from recon.cameras.intrinsics import initial_cameras
 from recon.capture.folder import load_mask, load_pixels, load_sensor_depth, read_capture
-from recon.errors import MappingError
+from recon.errors import MappingError, ReconError
 from recon.evidence.depth_kind import settle_depth_kind
 from recon.evidence.features import extract_features, image_ids, match_features
 from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
+from recon.mapping.georeference import georeference, write_georeference
 from recon.mapping.map import build_map
 from recon.mapping.model import write_model
 from recon.mapping.pairs import choose_pairs
@@ -38,6 +42,8 @@ from recon.mapping.scale import apply_scale, estimate_scale
 from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps, build_mesh
 from recon.surface.store import FolderDepthStore
 from recon.types import Camera, Capture, DepthSamples, Matches, RelativePose, Scene, Task
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Evidence", "Options", "reconstruct", "run"]
 
@@ -95,6 +101,8 @@ def reconstruct(options: Options, models: Mapping[Task, TaskModel] | None = None
         try:
             _reconstruct(options, models, workspace, stages, summary)
             summary.status = "done"
+            if not options.no_report:
+                make_report(stages, options, summary)
         except BaseException as error:
             summary.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             summary.reason = str(error)
@@ -217,13 +225,14 @@ def make_map(
 
 
 def find_scale(stages: Stages, options: Options, capture: Capture, scene: Scene, evidence: Evidence) -> Scene:
-    """The map in metres, or in its own unit when nothing supports a scale."""
+    """The map in metres, or in its own unit when nothing supports a scale; east-north-up where GPS tells."""
     workspace = stages.workspace
 
     def compute(progress: Progress) -> Scene:
         scale = estimate_scale(scene, evidence.depths, capture, options.known_distance, evidence.poses)
-        scaled = apply_scale(scene, scale)
+        scaled = georeference(apply_scale(scene, scale), capture)
         write_model(scaled, workspace.sparse, image_ids(workspace.database))
+        write_georeference(scaled, workspace.sparse)
         return scaled
 
     gps = {view.name: view.gps for view in capture.views}
@@ -276,6 +285,24 @@ def make_surface(stages: Stages, options: Options, depth: tuple[SurfaceDepth, st
         room="interop", unit="depth maps", outputs=[options.out.absolute()],
         counts=lambda size: {"vertices": size.vertices, "faces": size.faces},
     )  # fmt: skip
+
+
+def make_report(stages: Stages, options: Options, summary: Summary) -> None:
+    """``report.html`` in the workspace. Whatever goes wrong with it is said; the result is there all the same."""
+    root = stages.workspace.root
+    (root / REPORT_NAME).unlink(missing_ok=True)  # of an earlier run
+    try:
+        with stages.report("report") as report:
+            summary.write(stages.workspace.summary)
+            path = write_report(root)
+            report.counts = {"MB": round(path.stat().st_size / 1e6, 1)}
+            summary.report = str(path)
+    except ReconError as error:
+        logger.warning("report: %s", error)
+    except Exception:  # a picture book must not cost the mesh
+        logger.exception("report: unexpected error")
+    if not summary.report:
+        _notify(summary, f"no report was made: {stages.reports[-1].reason}", options.quiet)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pipelines.records import encode
 from pipelines.stages import StageReport
 from pipelines.workspace import write_text
 from recon import __version__
+from recon.mapping.georeference import georeference_json
 from recon.types import Camera, Capture, MetricScale, Scene
 
 LIBRARIES = ("numpy", "torch", "transformers", "pycolmap", "open3d", "opencv-python-headless", "pillow")
@@ -26,7 +27,7 @@ LIBRARIES = ("numpy", "torch", "transformers", "pycolmap", "open3d", "opencv-pyt
 class Summary:
     """Filled as the run goes on; written at its end, also when it fails.
 
-    ``vertices`` and ``faces`` of the mesh (points of a cloud count as vertices).
+    ``vertices`` and ``faces`` of the mesh (points of a cloud count as vertices). ``report`` is the report's file.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Summary:
     scene: Scene | None = None
     vertices: int = 0
     faces: int = 0
+    report: str = ""
 
     @property
     def num_photos(self) -> int:
@@ -82,6 +84,7 @@ class Summary:
             **({"reason": self.reason} if self.reason else {}),
             "source": self.source,
             "output": self.output,
+            **({"report": self.report} if self.report else {}),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(sum(stage.seconds for stage in self.stages), 3),
             "notices": self.notices,
@@ -89,6 +92,7 @@ class Summary:
             "photos_registered": self.num_registered,
             "points": len(self.scene.points_world) if self.scene else 0,
             "scale": scale_json(self.scene.scale if self.scene else None),
+            "georeference": georeference_json(self.scene) if self.scene else None,
             "mesh": {"vertices": self.vertices, "faces": self.faces},
             "stages": [stage_json(stage) for stage in self.stages],
             "photos": self.photos(),
@@ -114,6 +118,8 @@ class Summary:
         if self.vertices:
             size = f"{self.vertices} vertices, {self.faces} faces" if self.faces else f"{self.vertices} points"
             lines.append(f"output   {self.output}: {size}")
+        if self.report:
+            lines.append(f"report   {self.report}")
         lines.append("time     " + "   ".join(_stage_text(stage) for stage in self.stages if stage.status != "skipped"))
         return "\n".join(lines)
 
