@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +129,13 @@ def reliability_svg(curve: Reliability, right_means: str, error_means: str) -> s
     points = [_at(part.confidence, part.accuracy) for part in curve.bins]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts.append(f'<polyline points="{line}" fill="none" stroke="#1f6fb4" stroke-width="2"/>')
-    for (x, y), part in zip(points, curve.bins, strict=True):
+    labelled = _uncrowded(points)
+    for k, ((x, y), part) in enumerate(zip(points, curve.bins, strict=True)):
         title = f"{part.count} answers, {part.accuracy:.3f} right, median error {part.median_error:.3g}"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1f6fb4"><title>{title}</title></circle>')
-        parts.append(f'<text x="{x + 6:.1f}" y="{y - 6:.1f}" font-size="10" fill="#a33">{part.median_error:.2g}</text>')
+        if k in labelled:
+            at = f'x="{x + 6:.1f}" y="{y - 6:.1f}"'
+            parts.append(f'<text {at} font-size="10" fill="#a33">{part.median_error:.2g}</text>')
     words = (
         (_LEFT + _SIDE / 2, _TOP + _SIDE + 36, "confidence"),
         (_LEFT + _SIDE / 2, _TOP - 10, f"share of answers that are {right_means}"),
@@ -139,8 +143,7 @@ def reliability_svg(curve: Reliability, right_means: str, error_means: str) -> s
     )
     parts += [f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle">{_escaped(text)}</text>' for x, y, text in words]
     side = _LEFT + _SIDE + 14
-    summary = (f"calibration error {curve.ece:.3f}", f"rank correlation {curve.rank_correlation:.2f}")
-    parts += [f'<text x="{side}" y="{_TOP + 20 + 18 * k}">{text}</text>' for k, text in enumerate(summary)]
+    parts += [f'<text x="{side}" y="{_TOP + 20 + 18 * k}">{text}</text>' for k, text in enumerate(_summary(curve))]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -157,14 +160,31 @@ def reliability_png(curve: Reliability) -> bytes:
     points = [_at(part.confidence, part.accuracy) for part in curve.bins]
     if len(points) > 1:
         draw.line(points, fill=(31, 111, 180), width=2)
-    for (x, y), part in zip(points, curve.bins, strict=True):
+    labelled = _uncrowded(points)
+    for k, ((x, y), part) in enumerate(zip(points, curve.bins, strict=True)):
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=(31, 111, 180))
-        draw.text((x + 6, y - 14), f"{part.median_error:.2g}", fill=(170, 50, 50))
+        if k in labelled:
+            draw.text((x + 6, y - 14), f"{part.median_error:.2g}", fill=(170, 50, 50))
     draw.text((_LEFT + _SIDE / 2 - 30, _TOP + _SIDE + 24), "confidence", fill=(0, 0, 0))
     draw.text((_LEFT, _TOP - 18), "share of right answers (red: median error)", fill=(0, 0, 0))
+    for k, text in enumerate(_summary(curve)):
+        draw.text((_LEFT + _SIDE + 14, _TOP + 10 + 18 * k), text, fill=(0, 0, 0))
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _summary(curve: Reliability) -> tuple[str, str]:
+    return f"calibration error {curve.ece:.3f}", f"rank correlation {curve.rank_correlation:.2f}"
+
+
+def _uncrowded(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Which points get a label: those without a labelled neighbour where it would be written."""
+    chosen: list[int] = []
+    for k, (x, y) in enumerate(points):
+        if all(abs(x - points[i][0]) > 26 or abs(y - points[i][1]) > 12 for i in chosen):
+            chosen.append(k)
+    return set(chosen)
 
 
 def _at(confidence: float, share: float) -> tuple[float, float]:
