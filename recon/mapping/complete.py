@@ -116,13 +116,16 @@ def _links(
         keypoints = [
             np.array(database.read_keypoints(ids[name]), dtype=np.float64).reshape(-1, 6)[:, :2] for name in names
         ]
-        for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
+        verified = dict(zip(*database.read_two_view_geometries(), strict=True))
+        for pair_id, matched in zip(*database.read_all_matches(), strict=True):
             i, j = (row.get(k, -1) for k in pycolmap.pair_id_to_image_pair(pair_id))
-            if i < 0 or j < 0 or len(geometry.inlier_matches) == 0:
+            if i < 0 or j < 0:
                 continue
-            found = np.asarray(geometry.inlier_matches, dtype=np.int64)
+            # too few for verification, the matches of a pair may still agree with poses that are known otherwise
+            good = verified[pair_id].inlier_matches if pair_id in verified else matched
+            found = np.asarray(good if len(good) else matched, dtype=np.int64).reshape(-1, 2)
             fits = _epipolar_px(state, i, j, keypoints[i][found[:, 0]], keypoints[j][found[:, 1]]) <= _BAND_PX
-            if fits.mean() >= _MIN_FITTING:  # things that look alike verify well, at another pose
+            if len(found) and fits.mean() >= _MIN_FITTING:  # what looks alike verifies well, at another pose
                 links[i, j] = found[fits]
     index = {name: i for i, name in enumerate(names)}
     for pair in answers:

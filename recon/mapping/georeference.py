@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +152,32 @@ def georeference(scene: Scene, capture: Capture) -> Scene:
         views.append(dataclasses.replace(view, cam_from_world=np.column_stack([rotation, translation])))
     points = scene.points_world @ fit.rotation.T + shift
     return dataclasses.replace(scene, views=tuple(views), points_world=points, georeference=gps.origin)
+
+
+def georeference_json(scene: Scene) -> dict[str, object] | None:
+    """Where the map's origin is on the earth, as JSON data; None when the map is not georeferenced."""
+    if scene.georeference is None:
+        return None
+    latitude_deg, longitude_deg, altitude_m = scene.georeference
+    return {
+        "axes": "x east, y north, z up, metres",
+        "datum": "WGS 84",
+        "origin": {"latitude_deg": latitude_deg, "longitude_deg": longitude_deg, "altitude_m": altitude_m},
+        "ecef_from_world": np.column_stack(
+            [_enu_axes(latitude_deg, longitude_deg).T, _ecef(latitude_deg, longitude_deg, altitude_m)]
+        ).tolist(),
+    }
+
+
+def write_georeference(scene: Scene, folder: Path) -> None:
+    """Writes ``georeference.json`` beside a COLMAP model, or removes it where the map has no place on the earth."""
+    path, content = folder / "georeference.json", georeference_json(scene)
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    staged = path.with_suffix(".tmp")
+    staged.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(staged, path)
 
 
 def _weighted_umeyama(

@@ -32,6 +32,7 @@ from recon.mapping.complete import complete_map
 from recon.mapping.incremental import MapperOptions, run_mappers
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
 from recon.mapping.pairs import PairOptions, choose_pairs
+from recon.mapping.positions import in_gps_metres
 from recon.mapping.refine import RefineOptions, refine
 from recon.mapping.rgbd import RgbdOptions, map_with_depth
 from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
@@ -106,8 +107,11 @@ def build_map(
     def adjusted(current: MapModel) -> tuple[MapModel, NDArray[np.float64]]:
         if np.isfinite(current.observations.depth).any():  # RGB-D: the depth maps have placed the photos
             return current, adjust(current.state, current.observations, BundleOptions(max_iterations=0)).errors_px
+        positions = None
+        if len(current.observations.view) <= options.refine.max_observations:
+            current, positions = in_gps_metres(current, capture)
         factors = pose_factors(relative_poses, {name: i for i, name in enumerate(current.names)}, current.state.poses)
-        return refine(current, options.refine, pose_factors=factors, constant_intrinsics=given)
+        return refine(current, options.refine, factors, positions, constant_intrinsics=given)
 
     model, errors = adjusted(model)
     weak = _weak(model, relative_poses)
