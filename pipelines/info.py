@@ -14,7 +14,7 @@ from PIL import Image
 from tyro.conf import OmitArgPrefixes, Positional
 
 from pipelines.asking import AskOptions
-from pipelines.models import ModelOptions, TaskModel, local_folder
+from pipelines.models import EMBEDDED, ModelOptions, TaskModel, local_folder
 from pipelines.summary import known_numbers
 from pipelines.workspace import MARKER, readable_os_errors
 from recon.capture.exif import read_exif
@@ -24,21 +24,24 @@ from recon.capture.sources import Source, find_source
 from recon.errors import BadInputError, ReconError
 from recon.interop.run import depth_files, output_of, read_summary
 from recon.interop.sparse import count_points
-from recon.mapping.pairs import PairOptions, choose_pairs
+from recon.mapping.map import MapOptions
+from recon.mapping.pairs import choose_pairs
+from recon.surface.options import SurfaceOptions
 from recon.types import Capture, Task, View
 
 TASKS: tuple[Task, ...] = ("depth", "match", "pose")
 POSE_QUESTIONS = 4  # rotation angle, yaw pitch roll, direction, distance
 
-# Seconds on 2 CPU cores, from the example room (16 photos of 640x480) with the embedded checkpoint; photos count by
-# their megapixels where the work does. Other machines and checkpoints differ, so that only the order of size is said.
-_SECONDS_PER_MEGAPIXEL = {"photos": 0.15, "features": 4.0, "dense depth": 15.0}
-_SECONDS_PER_PHOTO = {"map": 0.5, "mesh": 1.0}
+# Seconds of one CPU core, measured on fountain-P11 (11 photos of 1024x683) and the example room (16 of 640x480) with
+# the embedded checkpoint, by the clock of the process. Megapixels are those that a step works on: photos are reduced.
+# Two cores share some of it; other machines and checkpoints differ, so that only the order of size is said.
+_SECONDS_PER_MEGAPIXEL = {"photos": 0.05, "features": 1.6, "dense depth": 11.0}
+_SECONDS_PER_PHOTO = {"map": 1.0, "mesh": 0.6, "report": 0.15}
 _SECONDS_PER_PAIR = {"features": 0.1}
-_SECONDS_PER_QUESTION = 0.01
-_BASE_MIB = 1500  # libraries, and the surface's volume of a room
+_SECONDS_PER_QUESTION = 0.002
+_BASE_MIB = 1100  # libraries, and the surface's volume of a room
 _MIB_PER_MEGAPIXEL = 60  # of the largest photo: features, depth search
-_DISK_MIB_PER_MEGAPIXEL = 12  # photo, features, depth maps of three steps
+_DISK_MIB_PER_MEGAPIXEL = 12  # photo, features, depth maps
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Options:
     """print JSON instead of text"""
     models: OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     asking: OmitArgPrefixes[AskOptions] = field(default_factory=AskOptions)
+    mapping: MapOptions = field(default_factory=MapOptions)
+    surface: SurfaceOptions = field(default_factory=SurfaceOptions)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def run(options: Options) -> None:
             content = run_info(workspace)
             text = run_text(content)
         else:
-            info = scene_info(path, options.models, options.asking)
+            info = scene_info(path, options)
             content = {"kind": "scene", "path": str(path), **{k: _plain(v) for k, v in vars(info).items()}}
             text = scene_text(path, info)
     print(json.dumps(known_numbers(content), indent=1, ensure_ascii=False) if options.json else text)
@@ -175,7 +180,7 @@ def _disk_bytes(folder: Path) -> int:
 # a scene
 
 
-def scene_info(path: Path, models: ModelOptions, asking: AskOptions) -> SceneInfo:
+def scene_info(path: Path, options: Options) -> SceneInfo:
     """Looks at a scene without importing it: only the photos' headers are read.
 
     Raises:
@@ -190,14 +195,21 @@ def scene_info(path: Path, models: ModelOptions, asking: AskOptions) -> SceneInf
         known = str(found.source) if found is not None else None
     megapixels = [view.width_px * view.height_px / 1e6 for view in views]
     total, largest = sum(megapixels), max(megapixels, default=0.0)
-    pairs = len(choose_pairs(Capture(tuple(views)), PairOptions())) if len(views) > 1 else 0
-    questions, weights_mib = _questions(models, asking, len(views), pairs, notes)
-    seconds = {name: rate * total for name, rate in _SECONDS_PER_MEGAPIXEL.items()}
+    pairs = len(choose_pairs(Capture(tuple(views)), options.mapping.pairs)) if len(views) > 1 else 0
+    questions, weights_mib = _questions(options.models, options.asking, len(views), pairs, notes)
+    worked_on = {
+        "photos": total,
+        "features": sum(_megapixels(view, options.mapping.features.max_image_px) for view in views),
+        "dense depth": sum(_megapixels(view, options.surface.multiview.work_px) for view in views),
+    }
+    seconds = {name: rate * worked_on[name] for name, rate in _SECONDS_PER_MEGAPIXEL.items()}
     for name, rate in _SECONDS_PER_PHOTO.items():
         seconds[name] = seconds.get(name, 0.0) + rate * len(views)
     for name, rate in _SECONDS_PER_PAIR.items():
         seconds[name] = seconds.get(name, 0.0) + rate * pairs
     seconds["questions"] = _SECONDS_PER_QUESTION * sum(questions.values())
+    if any(options.models.source(task) != EMBEDDED for task in TASKS if questions.get(task)):
+        notes.append("the time of the questions is the embedded checkpoint's; larger ones were not measured")
     if source.video is not None:
         notes.append("how many frames a video gives is known after it was decoded; nothing is estimated")
     elif len(views) < 2:
@@ -212,6 +224,12 @@ def scene_info(path: Path, models: ModelOptions, asking: AskOptions) -> SceneInf
         memory_mib=round(_BASE_MIB + weights_mib + _MIB_PER_MEGAPIXEL * largest),
         disk_mib=round(_DISK_MIB_PER_MEGAPIXEL * total), notes=tuple(notes),
     )  # fmt: skip
+
+
+def _megapixels(view: View, longest_px: int) -> float:
+    """Megapixels of a photo whose longer side is reduced to ``longest_px``."""
+    shrink = min(1.0, longest_px / max(view.width_px, view.height_px))
+    return view.width_px * view.height_px * shrink**2 / 1e6
 
 
 def _headers(source: Source) -> tuple[list[View], list[str], dict[str, int], dict[str, int], int, int]:

@@ -12,8 +12,8 @@ from PIL import Image
 from pipelines import info
 from pipelines.asking import AskOptions
 from pipelines.info import Options, duration, run_info, scene_info
-from pipelines.models import ModelOptions
 from recon.errors import BadInputError
+from recon.surface.options import MultiviewOptions, SurfaceOptions
 from tests.pipelines.finished_run import make_run
 
 
@@ -31,7 +31,7 @@ def test_a_scene(tmp_path: Path) -> None:
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no photo")
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "masks" / "2.jpg.png")
-    found = scene_info(tmp_path, ModelOptions(), AskOptions(budget=10, match_budget=3))
+    found = scene_info(tmp_path, Options(tmp_path, asking=AskOptions(budget=10, match_budget=3)))
     assert (found.photos, found.pairs) == (5, 10)
     assert found.sizes == {"64x48": 5}
     assert (found.with_exif_focal, found.with_gps, found.with_mask, found.with_depth) == (5, 0, 1, 0)
@@ -47,12 +47,19 @@ def test_more_and_larger_photos_take_longer(tmp_path: Path) -> None:
     photos(tmp_path / "small", 3)
     photos(tmp_path / "large", 3, (640, 480))
     photos(tmp_path / "many", 9)
-    small, large, many = (
-        scene_info(tmp_path / name, ModelOptions(), AskOptions()) for name in ("small", "large", "many")
-    )
+    small, large, many = (scene_info(tmp_path / name, Options(tmp_path / name)) for name in ("small", "large", "many"))
     assert large.seconds["features"] > small.seconds["features"]
     assert large.memory_mib > small.memory_mib
     assert sum(many.seconds.values()) > sum(small.seconds.values())
+
+
+def test_steps_that_reduce_photos_cost_what_they_work_on(tmp_path: Path) -> None:
+    photos(tmp_path, 3, (4000, 3000))
+    usual = scene_info(tmp_path, Options(tmp_path))
+    assert usual.seconds["dense depth"] == pytest.approx(3 * 0.640 * 0.480 * 11, abs=0.1)
+    assert usual.seconds["features"] == pytest.approx(3 * 2.0 * 1.5 * 1.6 + 3 * 0.1, abs=0.1)
+    surface = SurfaceOptions(multiview=MultiviewOptions(work_px=320))
+    assert scene_info(tmp_path, Options(tmp_path, surface=surface)).seconds["dense depth"] < 3
 
 
 def test_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
