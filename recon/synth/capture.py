@@ -1,4 +1,4 @@
-"""A whole capture of a procedural room: JPEG photos with EXIF, and ground truth in the layout of the real test data.
+"""A whole capture of a procedural world: JPEG photos with EXIF, and ground truth in the layout of the real test data.
 
 ``python -m recon.synth.capture FOLDER --seed 119`` writes::
 
@@ -23,10 +23,12 @@ from PIL import Image
 from recon.cameras.pixels import index_from_corner
 from recon.errors import BadInputError, OutputError
 from recon.surface.types import Mesh
-from recon.synth.dataset import look_at
+from recon.synth.block import make_block
+from recon.synth.dataset import Scenery
 from recon.synth.gt_mesh import visible_mesh
-from recon.synth.render import Lens, SynthView, render_depth, render_view
+from recon.synth.render import Lens, SynthView, render_view
 from recon.synth.room import make_room
+from recon.synth.trajectories import PATHS, PathKind
 from recon.synth.world import World
 from recon.types import Camera
 
@@ -43,9 +45,11 @@ class SynthCaptureOptions:
     """What is photographed and what is written.
 
     Attributes:
-        num_views: photos on the orbit.
+        num_views: photos on the path.
+        path: an orbit, a walk through, or a grid flown over it.
+        scenery: a furnished room or an outdoor block.
         width_px, height_px, focal_px: of every photo.
-        room_m: width, length and height of the room.
+        room_m: width, length and height of the room (rooms only).
         extra_pictures: tries to hang more pictures than the room has: bare walls give structure from motion nothing.
         depth_views: ground-truth depth is written for this many photos, evenly spread.
         jpeg_quality: 1-95.
@@ -55,6 +59,8 @@ class SynthCaptureOptions:
     """
 
     num_views: int = 16
+    path: PathKind = "orbit"
+    scenery: Scenery = "room"
     width_px: int = 640
     height_px: int = 480
     focal_px: float = 482.0
@@ -67,48 +73,14 @@ class SynthCaptureOptions:
     mesh_cell_m: float = 0.05
 
 
-def orbit(world: World, camera: Camera, num_views: int, seed: int) -> list[NDArray[np.float64]]:
-    """Poses [3, 4] of a walk once around the room's middle, looking across it, as one films a room by hand.
-
-    Every eye is in free space with 0.35 m or more to what it sees; heights and aims waver a little with ``seed``.
-
-    Raises:
-        BadInputError: no free place found for a photo (the room is too full).
-    """
-    rng = np.random.default_rng([seed, 4])
-    half = world.room_size_m[:2] / 2
-    probe = camera.resized(32, 24)
-    poses = []
-    for k in range(num_views):
-        angle = 2 * np.pi * k / num_views
-        heading = np.array([np.cos(angle), np.sin(angle)])
-        best, best_score = None, 0.0
-        for _ in range(60):
-            reach = (half - 0.45) * rng.uniform(0.62, 1.0)
-            eye = np.array([*(heading * reach), rng.normal(1.5, 0.1)])
-            # Past the middle, towards the other side: neighbours on the orbit share most of what they see.
-            target = np.array([*(-heading * half * 0.35 + rng.normal(0, 0.08, 2)), rng.normal(0.85, 0.06)])
-            if not world.is_free(eye[None], 0.2)[0]:
-                continue
-            pose = look_at(eye, target, float(rng.normal(0, 0.02)))
-            nearest = float(np.quantile(render_depth(world, probe, pose), 0.01))
-            score = min(nearest, 0.8)
-            if score > max(best_score, 0.35):
-                best, best_score = pose, score
-        if best is None:
-            raise BadInputError(f"seed {seed}: no free place for photo {k} on the orbit; choose another seed")
-        poses.append(best)
-    return poses
-
-
 def capture_views(
     seed: int, options: SynthCaptureOptions | None = None, progress: Callable[[int, int], None] | None = None
 ) -> tuple[World, list[SynthView]]:
-    """The room of ``seed`` and its photos; ``progress(done, total)`` is called after each."""
+    """The world of ``seed`` and its photos; ``progress(done, total)`` is called after each."""
     options = options or SynthCaptureOptions()
     if options.num_views < 1:
         raise BadInputError(f"num_views must be at least 1, got {options.num_views}")
-    world = make_room(seed, options.room_m, options.extra_pictures)
+    world = make_block(seed) if options.scenery == "block" else make_room(seed, options.room_m, options.extra_pictures)
     camera = Camera.pinhole(
         options.width_px,
         options.height_px,
@@ -118,7 +90,7 @@ def capture_views(
         options.height_px / 2,
     )
     views = []
-    for k, pose in enumerate(orbit(world, camera, options.num_views, seed)):
+    for k, pose in enumerate(PATHS[options.path](world, camera, options.num_views, seed)):
         lens = Lens(exposure=1.25, vignette=0.15, noise=1.5, seed=k)
         views.append(render_view(world, camera, pose, options.supersample, options.shadows, lens))
         if progress is not None:
@@ -194,11 +166,11 @@ def write_capture(
     options: SynthCaptureOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[SynthView]:
-    """Photograph the room of ``seed`` and write photos and ground truth; the same arguments give the same bytes.
+    """Photograph the world of ``seed`` and write photos and ground truth; the same arguments give the same bytes.
 
     Args:
         folder: created if needed; files of the same names are replaced.
-        seed: of the room and the path.
+        seed: of the world and the path.
         num_views: overrides ``options.num_views``.
         options: sizes and what to write; defaults when None.
         progress: called with (photos done, photos in all).
@@ -224,7 +196,7 @@ def write_capture(
             files[depth_name] = depth_png(view.depth_m)
         records.append(camera_record(view, name, depth_name))
     cameras = {
-        "scene": f"procedural room, seed {seed}",
+        "scene": f"procedural {options.scenery}, seed {seed}",
         "metric": True,
         "convention": CONVENTION,
         "depth": "uint16 PNG, millimetres, z-depth",

@@ -1,7 +1,7 @@
-"""Random views and pairs of procedural rooms for training and tests, and exact correspondence between views.
+"""Random views and pairs of procedural worlds for training and tests, and exact correspondence between views.
 
-Everything is a pure function of a seed. A seed names a room; rooms belong to a split for good (``split_of``), so that
-a network is never scored on a room that it has seen.
+Everything is a pure function of a seed. A seed names a room (or an outdoor block); worlds belong to a split for good
+(``split_of``), so that a network is never scored on a world that it has seen.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.synth.block import make_block
 from recon.synth.correspondence import covisible_share, true_correspondence
 from recon.synth.render import Lens, SynthView, render_depth, render_view
 from recon.synth.room import make_room
@@ -122,48 +123,54 @@ def _probe(camera: Camera, pixels: int = 28) -> Camera:
     return camera.resized(max(round(camera.width_px * scale), 8), max(round(camera.height_px * scale), 8))
 
 
-def _eye_height(rng: np.random.Generator, ceiling_m: float) -> float:
+def _eye_height(rng: np.random.Generator, world: World) -> float:
+    if world.outdoors and rng.random() < 0.2:  # a drone, or a window across the street
+        return float(rng.uniform(3.0, 14.0))
     usual = float(np.clip(rng.normal(1.45, 0.2), 1.0, 1.8))
     height = usual if rng.random() < 0.8 else float(rng.uniform(0.4, 2.1))
-    return min(height, ceiling_m - 0.3)
+    return height if world.outdoors else min(height, float(world.room_size_m[2]) - 0.3)
 
 
 def _random_pose(rng: np.random.Generator, world: World, camera: Camera) -> NDArray[np.float64]:
     """A pose in free space that sees more than one near surface: the best of a few tries if none is good."""
     probe = _probe(camera)
     best, best_score = None, -np.inf
-    size = world.room_size_m
+    walk = np.array(world.walk_m)
     for _ in range(12):
-        ground = rng.uniform(-0.5, 0.5, (8, 2)) * (size[:2] - 0.5)
-        height = _eye_height(rng, float(size[2]))
+        ground = rng.uniform(-0.5, 0.5, (8, 2)) * (walk - 0.5)
+        height = _eye_height(rng, world)
         eyes = np.concatenate([ground, np.full((8, 1), height)], axis=1)
         free = np.flatnonzero(world.is_free(eyes, 0.2))
         if free.size == 0:
             continue
         eye = eyes[free[0]]
         # Half of the photos look across the room, the others anywhere.
-        towards = rng.uniform(-0.35, 0.35, 2) * size[:2] if rng.random() < 0.5 else eye[:2] + rng.normal(0, 1, 2)
+        towards = rng.uniform(-0.35, 0.35, 2) * walk if rng.random() < 0.5 else eye[:2] + rng.normal(0, 1, 2)
         yaw = np.arctan2(*(towards - eye[:2])[::-1])
-        tilt = np.clip(rng.normal(-0.2, 0.2), -0.8, 0.4)
+        level = (0.05 if height < 2.5 else -0.45) if world.outdoors else -0.2
+        tilt = np.clip(rng.normal(level, 0.2), -1.0 if world.outdoors else -0.8, 0.4)
         aim = eye + np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), np.sin(tilt)])
         roll = rng.normal(0, 0.05) if rng.random() < 0.93 else rng.normal(0, 0.3)
         pose = look_at(eye, aim, float(roll))
         depth = render_depth(world, probe, pose)
-        nearest, middle = np.quantile(depth, [0.02, 0.5])
+        known = depth[np.isfinite(depth)]
+        if known.size < 0.5 * depth.size:
+            continue
+        nearest, middle = np.quantile(known, [0.02, 0.5])
         score = min(nearest / 0.35, 1.0) + min(middle / 1.2, 1.0)
         if score > best_score:
             best, best_score = pose, score
         if score >= 2.0:
             break
     if best is None:  # a room crammed full: from under the ceiling's middle there is always air
-        eye = np.array([0.0, 0.0, size[2] - 0.25])
+        eye = np.array([0.0, 0.0, 15.0 if world.outdoors else world.room_size_m[2] - 0.25])
         best = look_at(eye, eye + np.array([1.0, 0.5, -0.4]))
     return best
 
 
 def make_world(seed: int, scenery: Scenery = "room") -> World:
     """The world of ``seed``: a furnished room, or an outdoor block."""
-    return make_room(seed)
+    return make_block(seed) if scenery == "block" else make_room(seed)
 
 
 def random_view(
@@ -198,7 +205,7 @@ def random_pair(
 ) -> tuple[SynthView, SynthView]:
     """Two views of one world that share more than ``min_overlap`` of their pixels, in both directions.
 
-    The second camera stands 0.1 to about 2 m from the first and looks near a point that the first one sees.
+    The second camera stands 0.1 to 2.5 m (outdoors 8 m) from the first and looks near a point that the first one sees.
     Arguments as for ``random_view``; with free sizes the second photo may have another aspect. ``attempt`` names
     another pair of the same world (for the rare world where none is found: then both views are the same).
     """
@@ -211,15 +218,20 @@ def random_pair(
     depth1 = render_depth(world, probe1, pose1)
     eye1 = -pose1[:, :3].T @ pose1[:, 3]
     reach = float(np.exp(rng.normal(np.log(0.7), 0.7)))
+    farthest = 2.5
+    if world.outdoors:
+        reach, farthest = 3 * reach, 8.0
     pose2 = pose1
     for attempt in range(40):
         # Shorter and shorter steps make sure that the search ends; most pairs are accepted in the first tries.
         step = rng.normal(0, 1, 3) * [1, 1, 0.3]
-        length = float(np.clip(reach, 0.1, 2.5)) * 0.9**attempt
+        length = float(np.clip(reach, 0.1, farthest)) * 0.9**attempt
         eye2 = eye1 + step / np.linalg.norm(step) * length
         if not world.is_free(eye2[None], 0.15)[0]:
             continue
         column, row = (int(n * rng.uniform(0.2, 0.8)) for n in (probe1.width_px, probe1.height_px))
+        if not np.isfinite(depth1[row, column]):
+            continue
         fx, fy, cx, cy = probe1.fx_fy_cx_cy
         ray = np.array([(column + 0.5 - cx) / fx, (row + 0.5 - cy) / fy, 1.0])
         target = eye1 + depth1[row, column] * (pose1[:, :3].T @ ray)
@@ -228,7 +240,7 @@ def random_pair(
             continue
         candidate = look_at(eye2, target, float(rng.normal(0, 0.06)))
         depth2 = render_depth(world, probe2, candidate)
-        if np.quantile(depth2, 0.02) < 0.3:
+        if not np.nanquantile(depth2, 0.02) >= 0.3:
             continue
         forth = covisible_share(depth1, probe1, pose1, depth2, probe2, candidate)
         back = covisible_share(depth2, probe2, candidate, depth1, probe1, pose1)

@@ -16,10 +16,12 @@ from recon.synth.correspondence import visible_points
 from recon.synth.render import SynthView
 from recon.synth.world import Kind, World
 
+_MOST_CELLS = 1500  # along an edge: the ground of an outdoor block is 400 m wide
+
 
 def _patches(kind: int, size_m: NDArray[np.float64], cell_m: float) -> list[tuple[NDArray[np.float64], bool]]:
     """Grids of corners [R + 1, C + 1, 3] over the unit solid's faces and whether they are flat."""
-    counts = np.maximum(np.ceil(size_m / cell_m), 1).astype(int)
+    counts = np.clip(np.ceil(size_m / cell_m), 1, _MOST_CELLS).astype(int)
     found: list[tuple[NDArray[np.float64], bool]] = []
     if kind in (Kind.BOX, Kind.ROOM):
         for axis in range(3):
@@ -83,7 +85,7 @@ def visible_mesh(world: World, views: Sequence[SynthView], cell_m: float = 0.025
     vertices: list[NDArray[np.float64]] = []
     faces: list[NDArray[np.int32]] = []
     count = 0
-    for p in range(len(world.kind)):
+    for p in range(1 if world.outdoors else 0, len(world.kind)):  # the sky has no surface
         half, turn, centre = world.half_m[p], world.local_from_world[p], world.centre_world_m[p]
         for unit, flat in _patches(int(world.kind[p]), 2 * half, cell_m):
             grid = (unit * half) @ turn + centre  # rows of turn are the local axes in the world

@@ -80,7 +80,8 @@ class World:
         object_names: what each thing is (``table``, ``door`` ...), by object id.
         materials, lights: see there. ``ambient``: linear RGB light from everywhere.
         seed: what the world was made from.
-        outdoors: the shell (row 0) is the sky, which has no depth.
+        street_m: outdoors, width (x) and length (y) of the street to walk in, and the shell (row 0) is the sky, which
+            has no depth; None indoors.
     """
 
     kind: NDArray[np.int8]
@@ -94,7 +95,17 @@ class World:
     lights: tuple[Light, ...]
     ambient: Colour
     seed: int = 0
-    outdoors: bool = False
+    street_m: tuple[float, float] | None = None
+
+    @property
+    def outdoors(self) -> bool:
+        """Whether the shell is the sky."""
+        return self.street_m is not None
+
+    @property
+    def walk_m(self) -> tuple[float, float]:
+        """Width (x) and length (y) of the ground where cameras stand: the room's, or the street's."""
+        return self.street_m or (2 * float(self.half_m[0, 0]), 2 * float(self.half_m[0, 1]))
 
     @property
     def room_size_m(self) -> NDArray[np.float64]:
@@ -193,7 +204,9 @@ class WorldBuilder:
         """An ellipsoid with axes along the frame."""
         self.add(Kind.ELLIPSOID, centre_m, size_m, material)
 
-    def build(self, lights: tuple[Light, ...], ambient: Colour, seed: int, outdoors: bool = False) -> World:
+    def build(
+        self, lights: tuple[Light, ...], ambient: Colour, seed: int, street_m: tuple[float, float] | None = None
+    ) -> World:
         """Freeze what was added. The first primitive must be the room (outdoors: the sky)."""
         kinds, centres, turns, halves, faces, owners = zip(*self._rows)
         assert kinds[0] == Kind.ROOM
@@ -209,7 +222,7 @@ class WorldBuilder:
             lights=lights,
             ambient=ambient,
             seed=seed,
-            outdoors=outdoors,
+            street_m=street_m,
         )
 
 
