@@ -207,7 +207,7 @@ def find_features(stages: Stages, options: Options, capture: Capture, cameras: M
 def make_map(
     stages: Stages, options: Options, capture: Capture, cameras: Mapping[str, Camera], evidence: Evidence
 ) -> Scene:
-    """Poses and points of as many photos as the evidence allows, in COLMAP's arbitrary unit."""
+    """Poses and points of as many photos as the evidence allows, in a unit that the next stage makes metres."""
     workspace = stages.workspace
 
     def compute(progress: Progress) -> Scene:
@@ -218,9 +218,10 @@ def make_map(
         shutil.rmtree(workspace.sparse, ignore_errors=True)  # the next stage writes it, in metres
         return scene
 
+    gps = {view.name: view.gps for view in capture.views}
     return stages.run(
-        "map", Scene, [_photo_keys(capture), dict(cameras), evidence.matches, evidence.poses, options.mapping], compute,
-        room="mapping", unit="steps", outputs=[workspace.database], counts=_map_counts,
+        "map", Scene, [_photo_keys(capture), dict(cameras), evidence.matches, evidence.poses, gps, options.mapping],
+        compute, room="mapping", unit="steps", outputs=[workspace.database], counts=_map_counts,
     )  # fmt: skip
 
 

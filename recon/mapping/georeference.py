@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from recon.types import Capture, GpsFix, Scene
 
@@ -119,7 +120,8 @@ def fit_similarity(centres: NDArray[np.float64], gps: GpsPositions) -> GpsFit | 
     used = error < 4 * reach
     degrees = max(3 * int(used.sum()) - 7, 1)
     residual = float(np.sqrt((error[used] ** 2).sum() / degrees))
-    sigma = max(residual, 0.1 * float(np.median(stated[:, 0]))) * (1 + 4 / degrees)
+    sigma = max(residual, 0.1 * float(np.median(stated[:, 0])))
+    sigma *= float(student_t.ppf(0.975, degrees)) / 1.96  # few fixes: the residuals' own spread is uncertain
     centred = target[used] - target[used].mean(axis=0)
     extent = float(np.sqrt((centred**2).sum()))
     if extent <= 0:

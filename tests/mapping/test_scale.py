@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.errors import BadInputError
-from recon.mapping.georeference import enu_positions, georeference
-from recon.mapping.model import UNKNOWN_SCALE
-from recon.mapping.scale import apply_scale, estimate_scale, fuse
+from recon.mapping.georeference import enu_positions, georeference, write_georeference
+from recon.mapping.model import UNKNOWN_SCALE, from_scene
+from recon.mapping.pose_graph import inverse
+from recon.mapping.positions import in_gps_metres
+from recon.mapping.scale import ScaleOptions, apply_scale, estimate_scale, fuse
 from recon.types import Capture, DepthSamples, GpsFix, PosedView, Rejected, RelativePose, ScaleVote, Scene
 from tests.mapping.scenes import HEIGHT, WIDTH, Synthetic, make_scene
 
 TRUE = 2.5  # metres per map unit
+_SEEDS = 200  # of the coverage of intervals
 
 
 def _scene(synthetic: Synthetic) -> Scene:
@@ -147,8 +152,8 @@ def test_sensor_depth_votes_from_the_photos(tmp_path: Path) -> None:
     assert scale.metres_per_unit == pytest.approx(TRUE, rel=1e-3)
 
 
-def _with_gps(synthetic: Synthetic, noise_m: float, metres: float) -> Capture:
-    rng = np.random.default_rng(3)
+def _with_gps(synthetic: Synthetic, noise_m: float, metres: float, seed: int = 3) -> Capture:
+    rng = np.random.default_rng(seed)
     views = []
     for view, pose in zip(synthetic.capture.views, synthetic.poses, strict=True):
         east, north, up = metres * (-pose[:, :3].T @ pose[:, 3]) + rng.normal(0, noise_m, 3)
@@ -218,3 +223,74 @@ def test_useless_votes_are_named() -> None:
     assert not scale.is_known
     assert any(note.startswith("a: not used") for note in scale.notes)
     assert any(note.startswith("b: not used") for note in scale.notes)
+
+
+@pytest.mark.parametrize("sources", [("depth",), ("distance",), ("depth", "distance", "GPS")])
+def test_the_interval_covers_the_true_scale_as_often_as_it_says(sources: tuple[str, ...]) -> None:
+    """Answers at the published error: what one photo's or pair's answers share, what a checkpoint's answers share
+    (drawn anew for every seed, as wide as the options say), outliers, and the noise of single answers."""
+    synthetic = make_scene(num_views=6, num_points=60, noise_px=0.0)
+    scene, options = _scene(synthetic), ScaleOptions()
+    truth = {"GPS": 20.0}.get(sources[-1], 1.0) * TRUE
+    covered, width = 0, []
+    for seed in range(_SEEDS):
+        rng = np.random.default_rng(seed)
+        depths: list[DepthSamples] = []
+        poses: list[RelativePose] = []
+        common = np.exp(rng.normal(0, options.depth_systematic)) * truth / TRUE
+        for sample in _samples(synthetic) if "depth" in sources else []:
+            z = scene.view(sample.name)
+            true = (scene.points_world[z.point_ids] @ z.cam_from_world[2, :3] + z.cam_from_world[2, 3]) * TRUE
+            odd = rng.random(len(true)) < 0.04
+            noise = rng.normal(0, 0.09) + rng.normal(0, np.where(odd, 0.5, 0.085))
+            depths.append(dataclasses.replace(sample, depth_m=true * common * np.exp(noise)))
+        common = np.exp(rng.normal(0, options.distance_systematic)) * truth / TRUE
+        for i, j in combinations(range(6), 2) if "distance" in sources else []:
+            rotation = synthetic.poses[i, :, :3] @ synthetic.poses[j, :, :3].T
+            offset = synthetic.poses[i, :, 3] - rotation @ synthetic.poses[j, :, 3]
+            length = float(np.linalg.norm(offset))
+            names = [synthetic.capture.views[k].name for k in (i, j)]
+            metres = length * common * float(np.exp(rng.normal(0, 0.1)))
+            poses.append(RelativePose(*names, rotation, offset / length, metres, 0.8, 1.6, 0.1, "vlm:test"))
+        capture = _with_gps(synthetic, noise_m=2.0, metres=20.0, seed=seed) if "GPS" in sources else None
+        scale = estimate_scale(scene, depths, capture, relative_poses=poses, options=options)
+        covered += scale.low <= truth <= scale.high
+        width.append(np.log(scale.high / scale.low) / 2)
+    assert 0.89 <= covered / _SEEDS <= 0.99  # 95 % with a binomial spread of 1.5 %
+
+
+def test_maps_with_gps_are_adjusted_in_east_north_up_metres(tmp_path: Path) -> None:
+    """The fixes turn the map into their frame and pull cameras by what they are worth; the origin is written down."""
+    synthetic = make_scene(num_views=10, noise_px=0.2)
+    capture = _with_gps(synthetic, noise_m=0.2, metres=20.0)
+    wrong = dataclasses.replace(capture.views[4], gps=GpsFix(46.01, 7.0, 400.0, 3.0))  # a kilometre off
+    capture = Capture((*capture.views[:4], wrong, *capture.views[5:]))
+    model, factors = in_gps_metres(from_scene(_scene(synthetic)), capture)
+    assert factors is not None
+    assert factors.view.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert np.linalg.norm(factors.residuals(model.state.poses)[0], axis=1).max() < 4
+    centres = inverse(model.state.poses)[:, :, 3]
+    true = 20.0 * np.array([-p[:, :3].T @ p[:, 3] for p in synthetic.poses])
+    assert np.linalg.norm(centres[8] - centres[1]) == pytest.approx(np.linalg.norm(true[8] - true[1]), rel=0.02)
+
+    world = georeference(apply_scale(_scene(synthetic), fuse([ScaleVote("GPS", 20.0 * TRUE, 0.01, 5)])), capture)
+    write_georeference(world, tmp_path)
+    written = json.loads((tmp_path / "georeference.json").read_text())
+    first = capture.views[0].gps
+    assert first is not None
+    assert written["origin"]["latitude_deg"] == first.latitude_deg
+    ecef = np.array(written["ecef_from_world"])
+    radius = np.linalg.norm(ecef[:, 3])
+    assert 6.35e6 < radius < 6.39e6
+    np.testing.assert_allclose(ecef[:, :3] @ ecef[:, :3].T, np.eye(3), atol=1e-12)
+    write_georeference(_scene(synthetic), tmp_path)  # a map without a place on the earth leaves no old file
+    assert not (tmp_path / "georeference.json").exists()
+
+
+def test_positions_that_determine_no_frame_change_nothing() -> None:
+    synthetic = make_scene(num_views=6, noise_px=0.0)
+    model = from_scene(_scene(synthetic))
+    for capture in (synthetic.capture, _with_gps(synthetic, noise_m=5.0, metres=1.0)):
+        same, factors = in_gps_metres(model, capture)
+        assert same is model
+        assert factors is None
