@@ -34,7 +34,7 @@ from pipelines.eval_answers import (
 )
 from pipelines.eval_items import Item, chosen_labels, find_labels, num_questions, read_items
 from pipelines.eval_report import Report, as_text, write_report
-from pipelines.eval_scores import constant_figures, depth_labels, score
+from pipelines.eval_scores import score
 from pipelines.hardware import hardware
 from pipelines.models import ModelOptions, TaskModel
 from pipelines.progress import progress_bar
@@ -232,7 +232,6 @@ def _report(
         left_out=left_out,
         seconds=seconds,
         provenance={"hardware": hardware(), "versions": _versions()},
-        constants=constant_figures(depth_labels(answered)) if task == "depth" else {},
     )
 
 

@@ -72,7 +72,6 @@ class Report:
     faults: Sequence[Fault]
     left_out: str
     seconds: float
-    constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +90,7 @@ class Report:
             "reliability": None
             if curve is None
             else {"right": self.scores.right_means, "error": self.scores.error_means, **asdict(curve)},
-            "best_constants_in_hindsight": dict(self.constants) or None,
+            "best_constants_in_hindsight": dict(self.scores.constants) or None,
             "published_by_the_papers_authors": [asdict(figure) for figure in PUBLISHED[self.task]],
             "notes": list(self.scores.notes),
             "left_out": [asdict(fault) for fault in self.faults],
@@ -125,7 +124,7 @@ def meaning(name: str) -> str:
 
 def table(report: Report) -> list[tuple[str, ...]]:
     """Rows of figure, value, interval, the best constant's where there is one, and meaning; the first is the head."""
-    has_constants = bool(report.constants)
+    has_constants = bool(report.scores.constants)
     rows = [("figure", "value", "95 % interval", *(("best constant",) if has_constants else ()), "meaning")]
     for name, value in report.scores.figures.items():
         interval = report.scores.intervals[name]
@@ -136,10 +135,13 @@ def table(report: Report) -> list[tuple[str, ...]]:
 
 
 def _constant(report: Report, name: str) -> str:
+    constants = report.scores.constants
+    if "in_every_category" in constants:
+        return _number(constants["in_every_category"][name]) if name != "parse_rate" else ""
     if name in ("delta1", "delta2", "delta3"):
-        return _number(report.constants["for_delta1"][name])
+        return _number(constants["for_delta1"][name])
     if name in ("abs_rel", "rmse_m", "silog"):
-        return _number(report.constants["for_abs_rel"][name])
+        return _number(constants["for_abs_rel"][name])
     return ""
 
 
@@ -184,7 +186,7 @@ def _tail(report: Report) -> list[str]:
             f"confidence: calibration error {curve.ece:.3f}, rank correlation with the error "
             f"{_number(curve.rank_correlation)}"
         )
-    if report.constants:
+    if report.scores.constants:
         lines.append("best constants: chosen on these labels in hindsight, so that no constant answer does better")
     published = "; ".join(f"{part.figure} {part.value:g} ({part.of})" for part in PUBLISHED[report.task])
     return [*lines, f"published by the paper's authors on their data, not measured here: {published}"]

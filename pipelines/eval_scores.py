@@ -14,7 +14,8 @@ from recon.cameras.pinhole import rays
 from recon.evaluation.bootstrap import Interval, bootstrap
 from recon.evaluation.depth import DELTA_BASE, DepthScores, best_constants, median_scaled, score_depth
 from recon.evaluation.match import endpoint_errors, score_match
-from recon.evaluation.object import ObjectAnswer, ValueKind, score_objects
+from recon.evaluation.object import ObjectAnswer, ObjectScores, ValueKind, score_objects
+from recon.evaluation.object import best_constants as best_object_constants
 from recon.evaluation.pair_pose import PairPoseErrors, pair_pose_errors, score_pair_poses
 from recon.evaluation.reliability import Reliability, reliability
 from recon.interop.datasets.records import DepthItem, ObjectItem, PairItem
@@ -42,6 +43,7 @@ class Scores:
         right: per question (per pair for pose) whether it counts as right, in order, for pictures.
         error: and its error.
         categories: of object questions: name -> figures.
+        constants: figures of the constant answers that are best on these labels, by what they are best for.
         notes: what a reader must know.
     """
 
@@ -53,6 +55,7 @@ class Scores:
     right: NDArray[np.bool_]
     error: NDArray[np.float64]
     categories: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -71,11 +74,6 @@ def score(answered: Sequence[Answered], task: Task, depth_kind: DepthKind | None
     if task == "pose":
         return _pose(answered, resamples)
     return _object(answered, resamples)
-
-
-def depth_labels(answered: Sequence[Answered]) -> NDArray[np.float64]:
-    """All true depths in order ``[N]``."""
-    return np.concatenate([entry.item.depth_m for entry in answered if isinstance(entry.item, DepthItem)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -105,7 +103,10 @@ def _depth(answered: Sequence[Answered], depth_kind: DepthKind | None, resamples
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.abs(np.log(np.where(answers > 0, answers, np.nan) / labels))
     right = error < np.log(DELTA_BASE)
-    return _scores(statistic, groups, resamples, confidence, right, error, "within a factor 1.25", "|ln(answer/truth)|")
+    return _scores(
+        statistic, groups, resamples, confidence, right, error, "within a factor 1.25", "|ln(answer/truth)|",
+        constants=constant_figures(labels),
+    )  # fmt: skip
 
 
 def _depth_figures(scores: DepthScores) -> dict[str, float]:
@@ -224,10 +225,7 @@ def _object(answered: Sequence[Answered], resamples: int) -> Scores:
         raise BadInputError("no label of the object questions can be read: neither polarity, region, length nor hour")
 
     def statistic(rows: Rows) -> dict[str, float]:
-        scores = score_objects([answers[row] for row in rows])
-        return {
-            name: getattr(scores, name) for name in ("parse_rate", "qualitative", "quantitative", "lengths", "abs_rel")
-        }
+        return _object_figures(score_objects([answers[row] for row in rows]))
 
     categories = {
         name: {"count": float(part.count), "accuracy": part.accuracy, "abs_rel": part.abs_rel}
@@ -239,7 +237,13 @@ def _object(answered: Sequence[Answered], resamples: int) -> Scores:
     return _scores(
         statistic, groups, resamples, confidence, right, error, "right by the benchmark's rules",
         "error (0/1, relative, or hours)", notes, categories,
+        {"in_every_category": _object_figures(score_objects(best_object_constants(answers)))},
     )  # fmt: skip
+
+
+def _object_figures(scores: ObjectScores) -> dict[str, float]:
+    names = ("parse_rate", "qualitative", "quantitative", "lengths", "abs_rel")
+    return {name: getattr(scores, name) for name in names}
 
 
 def object_answer(category: str, text: str, label: str, reply: Reply) -> ObjectAnswer | None:
@@ -275,6 +279,7 @@ def _scores(
     error_means: str,
     notes: tuple[str, ...] = (),
     categories: Mapping[str, Mapping[str, float]] | None = None,
+    constants: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Scores:
     sure = np.array(confidence, dtype=np.float64)
     curve = reliability(sure, right, error) if np.isfinite(sure).all() else None
@@ -287,6 +292,7 @@ def _scores(
         right=right,
         error=error,
         categories=categories or {},
+        constants=constants or {},
         notes=notes,
     )
 

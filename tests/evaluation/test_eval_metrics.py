@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from recon.evaluation.bootstrap import bootstrap
 from recon.evaluation.depth import median_scaled, score_depth
 from recon.evaluation.match import endpoint_errors, score_match
-from recon.evaluation.object import ObjectAnswer, hours_apart, score_objects
+from recon.evaluation.object import ObjectAnswer, best_constants, hours_apart, score_objects
 from recon.evaluation.pair_pose import pair_pose_errors, score_pair_poses
 from recon.evaluation.reliability import reliability
 
@@ -106,6 +107,19 @@ def test_object_scores_of_a_hand_checked_set() -> None:
     assert hours_apart(11, 1) == 2
     with pytest.raises(ValueError, match="no answers"):
         score_objects([])
+
+
+def test_no_constant_beats_the_best_constants_of_objects() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [ObjectAnswer("width_data", "length", float(v), None) for v in np.exp(rng.normal(0, 0.5, 60))]
+    hours = [ObjectAnswer("direction", "clock", float(v), None) for v in [12, 1, 2, 6, 6]]
+    said = [ObjectAnswer("left_predicate", "polarity", float(v), None) for v in [1, 1, 0]]
+    scores = score_objects(best_constants([*lengths, *hours, *said]))
+    assert scores.qualitative == pytest.approx(2 / 3)
+    assert scores.categories["direction"].accuracy == pytest.approx(3 / 5)  # 1 o'clock, an hour off twice
+    for constant in np.geomspace(0.2, 5, 500):
+        tried = score_objects([replace(answer, predicted=float(constant)) for answer in lengths])
+        assert tried.lengths <= scores.lengths
 
 
 # ---------------------------------------------------------------------------------------------------------------------

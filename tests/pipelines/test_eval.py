@@ -154,7 +154,7 @@ def test_a_teacher_of_depth_scores_full_marks_and_is_reported(tmp_path: Path, te
     figures = report.scores.figures
     assert (figures["delta1"], figures["scaled_delta1"], figures["parse_rate"]) == (1.0, 1.0, 1.0)
     assert figures["abs_rel"] < 1e-9
-    assert report.constants["for_delta1"]["delta1"] < 0.7
+    assert report.scores.constants["for_delta1"]["delta1"] < 0.7
     assert report.num_items == 4
     results = json.loads((out / "results.json").read_text())
     assert results["figures"]["delta1"] == 1.0
@@ -214,6 +214,7 @@ def test_a_teacher_of_objects_scores_full_marks_in_every_category(tmp_path: Path
     assert figures["abs_rel"] < 1e-6
     assert set(report.scores.categories) == {"above_predicate", "wide_predicate", "tall_choice", "width_data",
                                              "direction"}  # fmt: skip
+    assert report.scores.constants["in_every_category"]["qualitative"] == 1.0  # both photos have the same labels
     assert report.scores.notes == ("2 questions left out: their labels hold no readable value",)
 
 
@@ -331,7 +332,7 @@ def test_names_from_files_can_do_nothing_in_the_report(tmp_path: Path, teach: An
 
 def test_constant_and_same_place_answer(tmp_path: Path) -> None:
     depth = evaluate(_options("depth", _depth_file(tmp_path), baseline="constant"))
-    assert depth.scores.figures["delta1"] == depth.constants["for_delta1"]["delta1"]
+    assert depth.scores.figures["delta1"] == depth.scores.constants["for_delta1"]["delta1"]
     assert depth.scores.reliability is None
     match = evaluate(_options("match", _pair_file(tmp_path), baseline="same-place"))
     # three columns and four rows away
