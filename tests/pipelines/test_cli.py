@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.cli import main, option_names, parse
+from pipelines.cli import COMMANDS, main, option_names, parse
 from pipelines.options import Options
 from pipelines.query import Options as QueryOptions
 from recon import __version__
@@ -32,16 +32,15 @@ def scene(tmp_path: Path) -> Path:
 def test_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys) == (
         2,
-        "error: nothing to do; try `vlm3-recon SCENE --out mesh.ply` or a command: reconstruct, query, "
-        "compare, export, info, train, bench (or --help)\n",
+        f"error: nothing to do; try `vlm3-recon SCENE --out mesh.ply` or a command: {', '.join(COMMANDS)} (or --help)\n",
     )
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys, "frobnicate") == (
         2,
-        "error: 'frobnicate' is neither a folder of photos nor a command; accepted commands: reconstruct, query, "
-        "compare, export, info, train, bench\n",
+        "error: 'frobnicate' is neither a folder of photos nor a command; accepted commands: "
+        f"{', '.join(COMMANDS)}\n",
     )
 
 
