@@ -32,15 +32,15 @@ def scene(tmp_path: Path) -> Path:
 def test_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys) == (
         2,
-        f"error: nothing to do; try `vlm3-recon SCENE --out mesh.ply` or a command: {', '.join(COMMANDS)} (or --help)\n",
+        "error: nothing to do; try `vlm3-recon SCENE --out mesh.ply` or a command: "
+        f"{', '.join(COMMANDS)} (or --help)\n",
     )
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys, "frobnicate") == (
         2,
-        "error: 'frobnicate' is neither a folder of photos nor a command; accepted commands: "
-        f"{', '.join(COMMANDS)}\n",
+        f"error: 'frobnicate' is neither a folder of photos nor a command; accepted commands: {', '.join(COMMANDS)}\n",
     )
 
 
