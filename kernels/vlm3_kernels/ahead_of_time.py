@@ -98,9 +98,11 @@ def build(variant: Variant, target: str) -> Built:
 def _types(function: Any, constants: dict[str, Any]) -> dict[str, str]:
     """Argument types by name: what holds indices, statistics or sizes is known by it."""
     special = {
-        **dict.fromkeys(("row", "first_token", "num_seen", "span_of_token", "index"), "*i32"),
+        **dict.fromkeys(("row", "first_token", "num_seen", "span_of_token", "index", "prefix_length"), "*i32"),
         **dict.fromkeys(("state_acc", "state_max", "state_sum", "best", "second", "total"), "*fp32"),
-        **dict.fromkeys(("num_tokens", "num_prefix", "capacity", "num_spans", "num_vocab", "num_slices"), "i32"),
+        **dict.fromkeys(
+            ("num_tokens", "num_prefix", "prefix_room", "capacity", "num_spans", "num_vocab", "num_slices"), "i32"
+        ),
         "scale_log2": "fp32",
     }
     return {name: "constexpr" if name in constants else special.get(name, "*bf16") for name in function.arg_names}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from recon.engine.decoding import Generated
+from recon.engine.tape import Generated
 from recon.questions.parse import parse_answer
 from recon.types import Answer, Question, UnifiedImage
 
 _MOST_TEXTS = 20_000
+_DIGIT_POWERS = np.stack([np.arange(10.0), np.arange(10.0) ** 2], axis=1)  # [10, 2]
 
 
 class AnswerReader:
@@ -82,12 +84,9 @@ class AnswerReader:
 
     def _ends(self, ids: Sequence[int], text: str) -> list[int]:
         """Where each token ends in the text."""
-        ends, end = [], 0
-        for token in ids:
-            end += len(self.piece(token))
-            ends.append(end)
-        if text.startswith("".join(self.piece(token) for token in ids)):
-            return ends
+        pieces = [self.piece(token) for token in ids]
+        if text.startswith("".join(pieces)):
+            return list(accumulate(map(len, pieces)))
         return [len(self.text(ids[: i + 1])) for i in range(len(ids))]  # tokens that are parts of a character
 
     def _spread(self, generated: Generated, carriers: Sequence[int]) -> float:
@@ -97,15 +96,10 @@ class AnswerReader:
         whole = number.lstrip("+-").partition(".")[0]
         if generated.digit_log_probs.shape[1] != 10 or not whole.isdigit() or "e" in number.lower():
             return math.nan
-        place, variance = 10.0 ** (len(whole) - 1), 0.0
-        for i, piece in zip(carriers, pieces, strict=True):
-            if piece.strip() in ("", ".", "+", "-"):
-                continue
-            if len(piece) != 1 or not piece.isdigit():
-                return math.nan
-            probs = np.exp(generated.digit_log_probs[i].astype(np.float64))
-            probs /= probs.sum()
-            digits = np.arange(10)
-            variance += place**2 * float(probs @ digits**2 - (probs @ digits) ** 2)
-            place /= 10
-        return math.sqrt(max(variance, 0.0))
+        digits = [i for i, piece in zip(carriers, pieces, strict=True) if piece.strip() not in ("", ".", "+", "-")]
+        if any(len(self.piece(generated.ids[i])) != 1 for i in digits):
+            return math.nan  # a token of several digits
+        probs = np.exp(generated.digit_log_probs[digits].astype(np.float64))  # [k, 10]
+        mean, mean_square = (probs @ _DIGIT_POWERS / probs.sum(axis=1, keepdims=True)).T
+        places = 10.0 ** np.arange(len(whole) - 1, len(whole) - 1 - len(digits), -1)
+        return math.sqrt(max(float(places**2 @ (mean_square - mean**2)), 0.0))

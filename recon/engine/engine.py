@@ -15,11 +15,12 @@ import torch
 
 from recon.engine.answers import AnswerReader
 from recon.engine.checkpoint import Checkpoint
-from recon.engine.decoding import Generated, WaveDecoder
+from recon.engine.decoding import DecodeOptions, WaveDecoder
 from recon.engine.forward import TextRunner
 from recon.engine.modules import inference_twin
 from recon.engine.prefix import Prefix, PrefixCache, Segment, content_hash
 from recon.engine.prompts import PromptWriter, common_prefix_length
+from recon.engine.tape import Generated
 from recon.engine.templates import TemplateBook, WaveDrafter
 from recon.errors import BadInputError
 from recon.types import Answer, Question, UnifiedImage
@@ -49,6 +50,7 @@ class EngineOptions:
         speculation: draft the fixed parts of answers from templates learned from the first answers, and verify.
         share_beginnings: run equal first tokens of the questions' own parts (coordinates) once.
         prune_last_layer: run the last layer's queries only where an output is read.
+        cuda_graphs: record small decoding passes as CUDA graphs (on a GPU; no effect elsewhere).
         stop_after_number: stop when the number is decided and the learned template gives the rest.
         max_new_tokens: token limit per answer; 0: the profile's for each task.
     """
@@ -59,6 +61,7 @@ class EngineOptions:
     speculation: bool = True
     share_beginnings: bool = True
     prune_last_layer: bool = True
+    cuda_graphs: bool = True
     stop_after_number: bool = False
     max_new_tokens: int = 0
 
@@ -80,14 +83,19 @@ class Engine:
         self.prefixes = PrefixCache(checkpoint, self._runner, self._kv_bytes // 2)
         self._prompts = PromptWriter(checkpoint.tokenizer, checkpoint.model.config.image_token_id)
         self._reader = AnswerReader(checkpoint.tokenizer)
-        chunk = _CPU_CHUNK_TOKENS if self._runner.device.type == "cpu" else _GPU_CHUNK_TOKENS
+        on_gpu = self._runner.device.type == "cuda"
+        chunk = _GPU_CHUNK_TOKENS if on_gpu else _CPU_CHUNK_TOKENS
         self.decoder = WaveDecoder(
             self._runner,
             checkpoint.end_token_ids,
             self._reader.digit_ids,
-            self.options.chunk_tokens or chunk,
-            self.options.share_beginnings,
-            self.options.prune_last_layer,
+            DecodeOptions(
+                chunk_tokens=self.options.chunk_tokens or chunk,
+                slab_bytes=self._kv_bytes // 2,
+                share_beginnings=self.options.share_beginnings,
+                prune_last_layer=self.options.prune_last_layer,
+                fixed_sizes=self.options.cuda_graphs and on_gpu,
+            ),
         )
         self._book = TemplateBook(self._reader.piece, checkpoint.end_token_ids)
         self._largest_wave = self.options.wave_size or _LARGEST_WAVE

@@ -14,7 +14,8 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from vlm3_kernels.prefix_attention.spans import Spans
 
-from recon.engine.attention import AttentionContext, KeyValues, SegmentContext, SuffixContext
+from recon.engine.attention import AttentionContext, SegmentContext, SuffixContext
+from recon.engine.keyvalues import KeyValues
 
 
 class TextRunner:

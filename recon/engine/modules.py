@@ -31,6 +31,17 @@ class FastLinear(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
+class FastPatches(nn.Module):
+    """A convolution whose windows are its whole input (the patch embedding), as the matrix product that it is."""
+
+    def __init__(self, source: nn.Conv3d) -> None:
+        super().__init__()
+        self.weight, self.bias = source.weight, source.bias
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:  # [n, C, T, P, P] -> [n, H, 1, 1, 1]
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
+
+
 class FastMLP(nn.Module):
     """SwiGLU whose activation and product are fused into the matrix products where the CPU's library can."""
 
@@ -46,6 +57,8 @@ def fast_modules(module: nn.Module) -> nn.Module | None:
     """The replacement of a module on a CPU; None: as it is."""
     if type(module) is nn.Linear:
         return FastLinear(module)
+    if type(module) is nn.Conv3d and module.kernel_size == module.stride:
+        return FastPatches(module)
     if type(module) is Qwen3VLTextMLP and module.config.hidden_act == "silu":
         return FastMLP(module.gate_proj, module.up_proj, module.down_proj)
     return None

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from recon.engine.attention import KeyValues
 from recon.engine.checkpoint import Checkpoint
 from recon.engine.forward import TextRunner
+from recon.engine.keyvalues import KeyValues
 from recon.types import ImageArray
 
 SegmentKey = tuple[Any, ...]

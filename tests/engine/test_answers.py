@@ -9,7 +9,7 @@ import pytest
 
 from recon.engine.answers import AnswerReader
 from recon.engine.checkpoint import Checkpoint
-from recon.engine.decoding import Generated
+from recon.engine.tape import Generated
 from recon.types import Question
 from tests.engine.oracle import random_image
 

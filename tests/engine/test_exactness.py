@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recon.engine.checkpoint import Checkpoint
-from recon.engine.decoding import WaveDecoder
+from recon.engine.decoding import DecodeOptions, WaveDecoder
 from recon.engine.engine import Engine, EngineOptions
 from recon.engine.prompts import common_prefix_length
 from tests.engine.conftest import NUM_TOKENS, Case
@@ -117,7 +117,7 @@ def test_drafts_right_or_wrong_change_nothing(checkpoint: Checkpoint, cases: lis
         prompts = engine._prompts.encode([q.text for q in case.questions], len(case.images))
         shared = common_prefix_length(prompts)
         guesser = _Guesser(case.expected, checkpoint.end_token_ids, len(checkpoint.tokenizer))
-        decoder = WaveDecoder(engine._runner, checkpoint.end_token_ids, engine._reader.digit_ids, 256)
+        decoder = WaveDecoder(engine._runner, checkpoint.end_token_ids, engine._reader.digit_ids, DecodeOptions(256))
         with torch.inference_mode():
             prefix = engine.prefixes.get(engine._segments(case.images, prompts[0][:shared]))
             generated = decoder.decode(prefix, [p[shared:] for p in prompts], [NUM_TOKENS] * len(prompts), guesser)

@@ -13,7 +13,7 @@ import torch
 from vlm3_kernels.lm_head import kernel as head_kernel
 from vlm3_kernels.lm_head import reference as head_reference
 from vlm3_kernels.prefix_attention import kernel, reference
-from vlm3_kernels.prefix_attention.spans import Spans
+from vlm3_kernels.prefix_attention.spans import Keys, Spans
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3}  # measured worst: 6.9e-7, 3.0e-4
 
@@ -32,7 +32,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def attention_case(
     lengths: list[int], seen: list[int], num_prefix: int, group: int, dtype: torch.dtype
-) -> tuple[list[torch.Tensor], Spans]:
+) -> tuple[torch.Tensor, Keys, Spans]:
     """Random tensors; slab places that no query sees are NaN, rows are in descending order with one row unused."""
     generator = torch.Generator().manual_seed(sum(lengths) + num_prefix * 7 + group)
     num_kv, dim = 2, 32
@@ -47,14 +47,15 @@ def attention_case(
     own_key[0], own_value[0] = torch.nan, torch.nan
     for row, end in zip(rows, ends, strict=True):
         own_key[row, :, end:], own_value[row, :, end:] = torch.nan, torch.nan
-    tensors = [
-        random(sum(lengths), num_kv * group, dim),
-        random(num_kv, num_prefix, dim),
-        random(num_kv, num_prefix, dim),
-        own_key,
-        own_value,
-    ]
-    return tensors, Spans.pack(rows, lengths, seen)
+    query = random(sum(lengths), num_kv * group, dim)
+    prefix = random(num_kv, num_prefix, dim), random(num_kv, num_prefix, dim)
+    return query, Keys(*prefix, own_key, own_value), Spans.pack(rows, lengths, seen)
+
+
+def exact_attention(query: torch.Tensor, keys: Keys, spans: Spans) -> torch.Tensor:
+    """The twin in float64, with zeros where the slab holds NaN."""
+    wide = Keys(*(torch.nan_to_num(t).double() for t in keys))
+    return reference.prefix_attention(query.double(), wide, spans, 0.2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -70,10 +71,9 @@ def attention_case(
     ],
 )
 def test_prefix_attention(lengths: list[int], seen: list[int], num_prefix: int, group: int, dtype: torch.dtype) -> None:
-    tensors, spans = attention_case(lengths, seen, num_prefix, group, dtype)
-    out = kernel.prefix_attention(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], spans, 0.2)
-    query, prefix_key, prefix_value, own_key, own_value = (torch.nan_to_num(t).double() for t in tensors)
-    exact = reference.prefix_attention(query, prefix_key, prefix_value, own_key, own_value, spans, 0.2)
+    query, keys, spans = attention_case(lengths, seen, num_prefix, group, dtype)
+    out = kernel.prefix_attention(query, keys, spans, 0.2)
+    exact = exact_attention(query, keys, spans)
     torch.testing.assert_close(out.double(), exact, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
@@ -100,9 +100,9 @@ def test_lm_head_takes_the_first_of_equal_logits() -> None:
 
 def test_reference_equals_plain_attention() -> None:
     """The twin itself, against softmax written out per token."""
-    tensors, spans = attention_case([3, 1, 8], [2, 0, 5], 10, 4, torch.float32)
-    query, prefix_key, prefix_value, own_key, own_value = (torch.nan_to_num(t).double() for t in tensors)
-    out = reference.prefix_attention(query, prefix_key, prefix_value, own_key, own_value, spans, 0.2)
+    query, keys, spans = attention_case([3, 1, 8], [2, 0, 5], 10, 4, torch.float32)
+    out = exact_attention(query, keys, spans)
+    query, prefix_key, prefix_value, own_key, own_value = (torch.nan_to_num(t).double() for t in (query, *keys))
     token = 0
     for row, length, seen in zip(spans.row.tolist(), [3, 1, 8], [2, 0, 5], strict=True):
         for i, head in itertools.product(range(length), range(8)):
@@ -118,7 +118,7 @@ def test_the_engine_with_kernels_equals_generate(monkeypatch: pytest.MonkeyPatch
     """The GPU's way through the engine (kernels, split chunks, scattered stores, rows left in place), interpreted."""
     import numpy as np
 
-    from recon.engine import attention
+    from recon.engine import attention, keyvalues
     from recon.engine.engine import Engine, EngineOptions
     from recon.questions.dialects import get_dialect
     from tests.engine.conftest import make_checkpoint, questions_about
@@ -132,8 +132,8 @@ def test_the_engine_with_kernels_equals_generate(monkeypatch: pytest.MonkeyPatch
     questions += questions_about(images, rng, 2, get_dialect("vlm3-paper"))
     expected = [generate(checkpoint, images, question, 6) for question in questions]
     monkeypatch.setattr(attention.dispatch, "prefix_attention", kernel.prefix_attention)
-    monkeypatch.setattr(attention, "write", attention.write_scattered)
+    monkeypatch.setattr(attention, "write", keyvalues.write_scattered)
     monkeypatch.setattr("vlm3_kernels.lm_head.dispatch.lm_head", head_kernel.lm_head)
     engine = Engine(checkpoint, EngineOptions(max_new_tokens=6, chunk_tokens=16))
-    engine.decoder._on_gpu = True
+    engine.decoder._in_place = engine.decoder._prefiller._split = True
     assert [answer.token_ids for answer in engine.ask(images, questions)] == expected

@@ -26,9 +26,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vlm3_kernels.prefix_attention.spans import Spans
-
-SHORT_SPAN_TOKENS = 8  # spans up to this length take the two-kernel way
+from vlm3_kernels.prefix_attention.spans import SHORT_SPAN_TOKENS, Keys, Spans
 
 
 @triton.jit
@@ -47,13 +45,13 @@ def _online_step(b_q, b_k, b_v, m_keys, b_acc, b_max, b_sum, scale_log2, PRECISI
 
 @triton.jit
 def _over_prefix(
-    b_q, b_acc, b_max, b_sum, prefix_key, prefix_value, i_head, num_prefix, scale_log2,
+    b_q, b_acc, b_max, b_sum, prefix_key, prefix_value, i_head, num_prefix, prefix_room, scale_log2,
     DIM: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over all prefix keys [Hkv, P, D] of one key-value head."""
+    """The online softmax over the first ``num_prefix`` of ``prefix_room`` keys [Hkv, P, D] of one key-value head."""
     o_d = tl.arange(0, DIM)
     o_n = tl.arange(0, BLOCK_N)
-    base = i_head.to(tl.int64) * num_prefix * DIM
+    base = i_head.to(tl.int64) * prefix_room * DIM
     for begin in range(0, num_prefix, BLOCK_N):
         n = begin + o_n
         m_n = n < num_prefix
@@ -82,8 +80,9 @@ def _prefix_attention_prefill(
     b_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     b_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
     b_acc, b_max, b_sum = _over_prefix(
-        b_q, b_acc, b_max, b_sum, prefix_key, prefix_value, i_head, num_prefix, scale_log2, DIM, BLOCK_N, PRECISION
-    )
+        b_q, b_acc, b_max, b_sum, prefix_key, prefix_value, i_head, num_prefix, num_prefix, scale_log2,
+        DIM, BLOCK_N, PRECISION,
+    )  # fmt: skip
 
     b_span = tl.load(span_of_token + token, mask=m_m, other=-1)
     first = tl.load(span_of_token + (i_tile * BLOCK_M) // GROUP)
@@ -109,8 +108,8 @@ def _prefix_attention_prefill(
 
 @triton.jit
 def _prefix_attention_shared(
-    query, prefix_key, prefix_value, state_acc, state_max, state_sum,
-    num_tokens, num_prefix, scale_log2,
+    query, prefix_key, prefix_value, prefix_length, state_acc, state_max, state_sum,
+    num_tokens, prefix_room, scale_log2,
     NUM_KV: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -125,8 +124,9 @@ def _prefix_attention_shared(
     b_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     b_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
     b_acc, b_max, b_sum = _over_prefix(
-        b_q, b_acc, b_max, b_sum, prefix_key, prefix_value, i_head, num_prefix, scale_log2, DIM, BLOCK_N, PRECISION
-    )
+        b_q, b_acc, b_max, b_sum, prefix_key, prefix_value, i_head, tl.load(prefix_length), prefix_room, scale_log2,
+        DIM, BLOCK_N, PRECISION,
+    )  # fmt: skip
     tl.store(state_acc + o_r[:, None] * DIM + o_d[None, :], b_acc, mask=m_m[:, None])
     tl.store(state_max + o_r, b_max, mask=m_m)
     tl.store(state_sum + o_r, b_sum, mask=m_m)
@@ -197,26 +197,19 @@ def _architecture(device: torch.device) -> str:
     return "sm_80"
 
 
-def prefix_attention(
-    query: torch.Tensor,  # [T, Hq, D]
-    prefix_key: torch.Tensor,  # [Hkv, P, D]
-    prefix_value: torch.Tensor,  # [Hkv, P, D]
-    own_key: torch.Tensor,  # [W, Hkv, C, D]
-    own_value: torch.Tensor,  # [W, Hkv, C, D]
-    spans: Spans,
-    scale: float,
-) -> torch.Tensor:  # [T, Hq, D]
+def prefix_attention(query: torch.Tensor, keys: Keys, spans: Spans, scale: float) -> torch.Tensor:
     """As :func:`vlm3_kernels.prefix_attention.reference.prefix_attention`; unseen slab places may hold anything.
 
-    D must be a power of two of at least 16; Hq a multiple of Hkv.
+    D must be a power of two of at least 16.
     """
+    prefix_key, prefix_value, own_key, own_value = keys
     num_tokens, num_heads, dim = query.shape
     num_kv, num_prefix, _ = prefix_key.shape
     group = num_heads // num_kv
     if dim < 16 or dim & (dim - 1):
         raise ValueError(f"head dimension must be a power of two of at least 16, got {dim}")
     query = query.contiguous()
-    for name, tensor in (("prefix_key", prefix_key), ("prefix_value", prefix_value), ("own_key", own_key)):
+    for name, tensor in keys._asdict().items():
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous")
     out = torch.empty_like(query)
@@ -241,6 +234,8 @@ def prefix_attention(
         }
 
     if spans.longest > SHORT_SPAN_TOKENS:
+        if spans.prefix_length is not None:
+            raise ValueError(f"spans in buffers of fixed size have at most {SHORT_SPAN_TOKENS} tokens")
         prefill = PREFILL_TILES[_architecture(query.device)]
         lengths = (spans.first_token[1:] - spans.first_token[:-1]).long()
         span_of_token = torch.repeat_interleave(lengths, output_size=num_tokens).to(torch.int32)
@@ -254,8 +249,11 @@ def prefix_attention(
     state_acc = torch.empty(num_tokens, num_heads, dim, dtype=torch.float32, device=query.device)
     state_max = torch.empty(num_tokens, num_heads, dtype=torch.float32, device=query.device)
     state_sum = torch.empty_like(state_max)
+    prefix_length = spans.prefix_length
+    if prefix_length is None:
+        prefix_length = torch.full((1,), num_prefix, dtype=torch.int32, device=query.device)
     _prefix_attention_shared[grid(SHARED_TILES)](
-        query, prefix_key, prefix_value, state_acc, state_max, state_sum,
+        query, prefix_key, prefix_value, prefix_length, state_acc, state_max, state_sum,
         num_tokens, num_prefix, scale_log2,
         **launch(SHARED_TILES),
     )  # fmt: skip
