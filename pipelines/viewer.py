@@ -34,6 +34,7 @@ THUMBNAIL_PX = 320
 GREY = (128, 128, 128)
 FRUSTUM_SIZE = 0.03  # of the cameras' and points' extent
 POINTS_PER_PHOTO = 100_000
+_AWAY = 0.75  # of the scene's size: viser sees 75 degrees from top to bottom
 _OWN_PAGES = re.compile(r"http://(127\.0\.0\.1|localhost):\d+")
 
 
@@ -93,7 +94,8 @@ class Viewer:
         self.size = viewpoint.size
         self.server.scene.set_up_direction(tuple(axes.up))
         start = self.server.initial_camera
-        start.up, start.position, start.look_at = tuple(axes.up), tuple(viewpoint.eye), tuple(viewpoint.target)
+        eye = viewpoint.target + _AWAY * viewpoint.size * viewpoint.direction
+        start.up, start.position, start.look_at = tuple(axes.up), tuple(eye), tuple(viewpoint.target)
 
     def _add_surface(self) -> None:
         scene, surface = self.server.scene, self.surface

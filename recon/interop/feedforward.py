@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from recon.errors import BadInputError
 from recon.interop.archive import NamedArrays
-from recon.interop.result import placeholder_names
+from recon.interop.result import Kind, Reconstructed, Surface, check_poses, placeholder_names
 from recon.surface.types import DepthMap, Mesh, PointCloud
 from recon.types import Camera
 
@@ -124,3 +125,49 @@ def cloud_of_depth(
         return PointCloud(np.concatenate(points) if points else np.zeros((0, 3)))
 
     return load
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tool spells its archive: keys (the first that is there counts), and the share of least confident pixels
+    that its own demo leaves out.
+    """
+
+    kind: Kind
+    tool: str
+    poses: tuple[str, ...]
+    cameras: tuple[str, ...]
+    confidence: str
+    dropped: float
+    notes: tuple[str, ...] = ()
+
+
+def read_archive(path: Path, layout: Layout, folder: Path | None = None) -> Reconstructed:
+    """Poses, cameras, depth maps and their cloud of an archive; ``images/`` is looked for in ``folder`` or beside it.
+
+    Raises:
+        BadInputError: an array is missing, pickled, truncated, or does not fit the others.
+    """
+    arrays = NamedArrays(path)
+    poses = check_poses(arrays.read(arrays.first_of(*layout.poses)), path)
+    count = len(poses)
+    if count == 0:
+        raise BadInputError(f"{path}: holds no photo")
+    size = image_size(arrays.shape(arrays.first_of("depth")), path, "depth", count)
+    cameras = pinhole_cameras(arrays.read(arrays.first_of(*layout.cameras)), size, path, count)
+    confidence = layout.confidence if layout.confidence in arrays.names else None
+    if confidence is not None and image_size(arrays.shape(confidence), path, confidence, count) != size:
+        raise BadInputError(f"{path}: {confidence!r} and 'depth' have different sizes")
+    names, has_names, note = photo_names(folder or path.parent, count)
+    depth = DepthFrames(arrays, "depth", confidence, names, cameras, poses, layout.tool)
+    dropped = layout.dropped if confidence else 0.0
+    surface = Surface(
+        f"cloud of {count} depth maps without their {dropped:.0%} least confident pixels",
+        cloud_of_depth(names, depth, dropped),
+        count * size[0] * size[1],
+    )
+    return Reconstructed(
+        folder or path, layout.kind, dict(zip(names, poses)), dict(zip(names, cameras)), names, depth, surface,
+        metric=False, has_names=has_names,
+        notes=(note, f"intrinsics belong to its {size[0]}x{size[1]} px images", *layout.notes),
+    )  # fmt: skip

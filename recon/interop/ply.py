@@ -122,8 +122,8 @@ def _check_binary(path: Path, header: PlyHeader, lists: tuple[str, ...], scalars
     for _ in range(header.faces):  # polygons: each as long as it says
         (corners,) = np.frombuffer(data, count, 1, start)
         start += count.itemsize
-        if corners < 0 or start + int(corners) * index.itemsize + extra > len(data):
-            raise ValueError("a face is longer than the file")
+        if corners < 3 or start + int(corners) * index.itemsize + extra > len(data):
+            raise ValueError(f"a face of {corners} corners, or longer than the file")
         _within(np.frombuffer(data, index, int(corners), start), header, path)
         start += int(corners) * index.itemsize + extra
 
@@ -135,6 +135,8 @@ def _text_faces(path: Path, header: PlyHeader) -> Iterator[np.ndarray]:
             file.readline()
         for _ in range(header.faces):
             words = file.readline().split()
+            if int(words[0]) < 3:
+                raise ValueError(f"a face of {int(words[0])} corners")
             yield np.array(words[1 : 1 + int(words[0])], dtype=np.int64)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recon.errors import BadInputError
 from recon.interop.archive import NamedArrays
-from recon.interop.feedforward import DepthFrames, cloud_of_depth, image_size, photo_names, pinhole_cameras
-from recon.interop.result import Reconstructed, Surface, check_poses
+from recon.interop.feedforward import Layout, read_archive
+from recon.interop.result import Reconstructed
 
-CONFIDENCE_QUANTILE = 0.5  # the demo's own default drops the lower half
+LAYOUT = Layout(
+    "VGGT predictions", "VGGT", ("extrinsic",), ("intrinsic",), "depth_conf",
+    0.5,  # the demo's own default drops the lower half
+)  # fmt: skip
 
 
 def is_predictions(arrays: NamedArrays) -> bool:
@@ -28,26 +30,4 @@ def read_predictions(path: Path) -> Reconstructed:
     Raises:
         BadInputError: an array is missing, pickled, truncated, or does not fit the others.
     """
-    arrays = NamedArrays(path)
-    poses = check_poses(arrays.read(arrays.first_of("extrinsic")), path)
-    count = len(poses)
-    if count == 0:
-        raise BadInputError(f"{path}: holds no photo")
-    size = image_size(arrays.shape(arrays.first_of("depth")), path, "depth", count)
-    cameras = pinhole_cameras(arrays.read(arrays.first_of("intrinsic")), size, path, count)
-    confidence = "depth_conf" if "depth_conf" in arrays.names else None
-    if confidence is not None and image_size(arrays.shape(confidence), path, confidence, count) != size:
-        raise BadInputError(f"{path}: {confidence!r} and 'depth' have different sizes")
-    names, has_names, note = photo_names(path.parent, count)
-    depth = DepthFrames(arrays, "depth", confidence, names, cameras, poses, "VGGT")
-    quantile = CONFIDENCE_QUANTILE if confidence else 0.0
-    surface = Surface(
-        f"cloud of {count} depth maps without their {quantile:.0%} least confident pixels",
-        cloud_of_depth(names, depth, quantile),
-        count * size[0] * size[1],
-    )
-    return Reconstructed(
-        path, "VGGT predictions", dict(zip(names, poses)), dict(zip(names, cameras)), names, depth, surface,
-        metric=False, has_names=has_names,
-        notes=(note, f"intrinsics belong to its {size[0]}x{size[1]} px images"),
-    )  # fmt: skip
+    return read_archive(path, LAYOUT)
