@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recon.synth.block import make_block
 from recon.synth.correspondence import covisible_share, true_correspondence
-from recon.synth.render import Lens, SynthView, render_depth, render_view
+from recon.synth.render import Device, Lens, SynthView, render_depth, render_view
 from recon.synth.room import make_room
 from recon.synth.world import World
 from recon.types import Camera
@@ -179,6 +179,7 @@ def random_view(
     height_px: int | None = None,
     focal_px: float | None = None,
     scenery: Scenery = "room",
+    device: Device = "cpu",
 ) -> SynthView:
     """A view of the world of ``seed``, from a random place with a random lens.
 
@@ -186,12 +187,13 @@ def random_view(
         seed: names the world and everything else.
         width_px, height_px, focal_px: of the picture; what is None is drawn (``random_camera``).
         scenery: indoors or outdoors.
+        device: where the picture is rendered (the places are looked for on the CPU).
     """
     rng = np.random.default_rng([seed, 2])
     world = make_world(seed, scenery)
     camera = random_camera(rng, width_px, height_px, focal_px)
     pose = _random_pose(rng, world, camera)
-    return render_view(world, camera, pose, lens=random_lens(rng))
+    return render_view(world, camera, pose, lens=random_lens(rng), device=device)
 
 
 def random_pair(
@@ -202,6 +204,7 @@ def random_pair(
     min_overlap: float = MIN_OVERLAP,
     scenery: Scenery = "room",
     attempt: int = 0,
+    device: Device = "cpu",
 ) -> tuple[SynthView, SynthView]:
     """Two views of one world that share more than ``min_overlap`` of their pixels, in both directions.
 
@@ -249,4 +252,7 @@ def random_pair(
             break
     lens = random_lens(rng)
     lens2 = lens if rng.random() < 0.3 else random_lens(rng)
-    return render_view(world, camera1, pose1, lens=lens), render_view(world, camera2, pose2, lens=lens2)
+    return (
+        render_view(world, camera1, pose1, lens=lens, device=device),
+        render_view(world, camera2, pose2, lens=lens2, device=device),
+    )

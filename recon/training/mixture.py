@@ -19,6 +19,7 @@ each data set's share of them exactly (to 1/1024), in a random order of its own;
         weight: 1.0              # for explicit weights only
         layout: packed           # questions do not see each other; or: turns, of one chat
         scenery: room            # or: block (outdoors)
+        image: {mode: focal, target_px: 224}   # optional: other images than the dialect's (mode focal or long_edge)
         round_m: 0.5             # optional, depth only: coarse labels for a beginner
       real:
         format: depthlm-jsonl    # recon/training/sources.py lists the formats
@@ -73,13 +74,14 @@ class RoomDataset:
     split: Split = "train"
     scenery: Scenery = "room"
     layout: Layout = "packed"
+    image: ImageProfile | None = None
 
     def __len__(self) -> int:
         return self.rooms
 
     def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
         """The ``turn``-th sample: worlds in turn, mirrored half of the time, other questions each time."""
-        profile, index = image_profile(dialect, self.task), turn % self.rooms
+        profile, index = self.image or image_profile(dialect, self.task), turn % self.rooms
         flip = rng.random() < 0.5
         if self.task in ("depth", "object"):
             view = pooled_view(self.pool, self.split, index, profile, self.scenery)
@@ -279,7 +281,7 @@ def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, whe
 
 _KINDS: Mapping[str, Any] = {
     "task": str, "rooms": int, "pool": str, "questions": int, "weight": (int, float), "split": str, "scenery": str,
-    "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool,
+    "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool, "image": dict,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "task": TASKS,
@@ -295,7 +297,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
     if from_files:
         _check_keys(entry, ("format", "task", "path"), ("questions", "weight", "layout", "strict"), place)
     else:
-        optional = ("questions", "weight", "split", "scenery", "layout", "round_m")
+        optional = ("questions", "weight", "split", "scenery", "layout", "round_m", "image")
         _check_keys(entry, ("task", "rooms", "pool"), optional, place)
     for key, value in entry.items():
         if (isinstance(value, bool) and _KINDS[key] is not bool) or not isinstance(value, _KINDS[key]):
@@ -332,7 +334,15 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         split=cast(Literal["train", "validation"], entry.get("split", "train")),
         scenery=cast(Scenery, entry.get("scenery", "room")),
         layout=layout,
+        image=_read_image(entry["image"], f"{place}.image") if "image" in entry else None,
     )
+
+
+def _read_image(entry: Any, place: str) -> ImageProfile:
+    _check_keys(entry, ("mode", "target_px"), (), place)
+    if isinstance(entry["target_px"], bool) or not isinstance(entry["target_px"], (int, float)):
+        raise BadInputError(f"{place}.target_px: found {entry['target_px']!r}; accepted: a number of pixels")
+    return ImageProfile(entry["mode"], float(entry["target_px"]))
 
 
 def _check_keys(data: Any, required: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:

@@ -26,7 +26,7 @@ from recon.errors import BadInputError
 from recon.synth.correspondence import true_correspondence
 from recon.synth.dataset import MIN_OVERLAP, Scenery, Split, make_world, random_pair, random_view, split_seed
 from recon.synth.objects import ViewObject, view_objects
-from recon.synth.render import SynthView, render_geometry
+from recon.synth.render import Device, SynthView, render_geometry
 from recon.synth.world import World
 from recon.types import Camera, FloatArray, ImageArray, UnifiedImage
 
@@ -115,14 +115,18 @@ class PooledPair:
 # rendering
 
 
-def render_pooled_view(seed: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledView:
+def render_pooled_view(
+    seed: int, profile: ImageProfile, scenery: Scenery = "room", device: Device = "cpu"
+) -> PooledView:
     """Renders one view of the world of ``seed`` and treats it as a photo that is unified to the profile."""
     rng = np.random.default_rng([seed, 11])
-    view = random_view(seed, focal_px=_photo_focal_px(rng, profile), scenery=scenery)
+    view = random_view(seed, focal_px=_photo_focal_px(rng, profile), scenery=scenery, device=device)
     return _pooled(view, make_world(seed, scenery), profile, rng, with_normals=False)
 
 
-def render_pooled_pair(seed: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledPair:
+def render_pooled_pair(
+    seed: int, profile: ImageProfile, scenery: Scenery = "room", device: Device = "cpu"
+) -> PooledPair:
     """Renders two views of the world of ``seed``; tries other places until they overlap and the camera has moved.
 
     Raises:
@@ -131,7 +135,8 @@ def render_pooled_pair(seed: int, profile: ImageProfile, scenery: Scenery = "roo
     world = make_world(seed, scenery)
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([seed, 12, attempt])
-        views = random_pair(seed, focal_px=_photo_focal_px(rng, profile), scenery=scenery, attempt=attempt)
+        focal_px = _photo_focal_px(rng, profile)
+        views = random_pair(seed, focal_px=focal_px, scenery=scenery, attempt=attempt, device=device)
         first, second = (_pooled(view, world, profile, rng, with_normals=True) for view in views)
         pair = PooledPair(first, second)
         if np.linalg.norm(pair.cam1_from_cam2[:, 3]) > MIN_BASELINE_M and pair.overlap() > MIN_OVERLAP:
@@ -178,8 +183,11 @@ def render_pool(
     progress: Callable[[int, int], None] | None = None,
     shape: Shape = "view",
     scenery: Scenery = "room",
+    device: Device = "cpu",
 ) -> int:
     """Renders items ``first ... first + count - 1`` of a split into ``folder``, leaving out those that are there.
+
+    Several processes may render into one folder, each its own range.
 
     Returns:
         how many were rendered by this call.
@@ -189,7 +197,7 @@ def render_pool(
     for done, index in enumerate(range(first, first + count)):
         path = pool_path(folder, split, index, shape, scenery)
         if not path.exists():
-            _write(path, _rendered(split_seed(split, index), profile, shape, scenery))
+            _write(path, _rendered(split_seed(split, index), profile, shape, scenery, device))
             rendered += 1
         if progress is not None:
             progress(done + 1, count)
@@ -218,10 +226,12 @@ def pooled_pair(folder: Path, split: Split, index: int, profile: ImageProfile, s
     return pair
 
 
-def _rendered(seed: int, profile: ImageProfile, shape: Shape, scenery: Scenery) -> dict[str, NDArray[Any]]:
+def _rendered(
+    seed: int, profile: ImageProfile, shape: Shape, scenery: Scenery, device: Device
+) -> dict[str, NDArray[Any]]:
     if shape == "view":
-        return _arrays(render_pooled_view(seed, profile, scenery), "")
-    pair = render_pooled_pair(seed, profile, scenery)
+        return _arrays(render_pooled_view(seed, profile, scenery, device), "")
+    pair = render_pooled_pair(seed, profile, scenery, device)
     return _arrays(pair.first, "first_") | _arrays(pair.second, "second_")
 
 
@@ -299,9 +309,9 @@ def _view(data: Mapping[str, NDArray[Any]], prefix: str) -> PooledView:
         ViewObject(str(name), tuple(row[:4]), tuple(row[4:7]), tuple(row[7:10]), row[10], row[11])
         for name, row in zip(data[prefix + "names"], data[prefix + "objects"].tolist(), strict=True)
     )
-    normals = None
+    normals: NDArray[np.float32] | None = None
     if prefix + "normals" in data:
-        normals = data[prefix + "normals"] / np.float32(127)  # their length plays no part
+        normals = (data[prefix + "normals"] / np.float32(127)).astype(np.float32)  # their length plays no part
     return PooledView(
         UnifiedImage(image, camera, camera),
         data[prefix + "depth_m"].astype(np.float32),

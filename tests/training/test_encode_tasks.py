@@ -14,8 +14,10 @@ from recon.questions.dialects import DIALECTS, get_dialect
 from recon.training.attention import use_packed_attention
 from recon.training.encode import IGNORED, EncodedSample, Encoder, Lesson, Sample, _slots, collate
 from recon.training.export import Parts, build_parts
+from recon.training.mixture import parse_mixture
 from recon.training.pool import PooledPair, PooledView, pooled_pair
 from recon.training.samples import depth_sample, match_sample, object_sample, pose_sample
+from recon.training.sft import SftSettings, train
 
 RECON = get_dialect("recon-1")
 
@@ -106,12 +108,16 @@ def test_packed_logits_of_all_tasks_equal_those_of_each_question_alone(
         assert (owners > 0).float().mean() > 0.5  # 0.58 measured; 0.39 with a slot for each
         parts.model.set_attn_implementation("sdpa")
         expected = []
-        for sample, row in zip(samples, encoded, strict=True):
+        for sample, own_row in zip(samples, encoded, strict=True):
             alone = [
-                _alone(parts, row, _chat(parts.tokenizer, len(sample.images), (lesson,))) for lesson in sample.lessons
+                _alone(parts, own_row, _chat(parts.tokenizer, len(sample.images), (lesson,)))
+                for lesson in sample.lessons
             ]
             expected.append(
-                [logits[-int((labels != IGNORED).sum()) :] for logits, labels in zip(alone, row.labels, strict=True)]
+                [
+                    logits[-int((labels != IGNORED).sum()) :]
+                    for logits, labels in zip(alone, own_row.labels, strict=True)
+                ]
             )
         use_packed_attention(parts.model)
         labels = batch.pop("labels")
@@ -160,3 +166,18 @@ def test_turns_are_one_chat_whose_answers_are_all_learned(parts: Parts, encoder:
         assert batch["input_ids"].shape[1] == len(alone)
         logits = parts.model(**batch, use_cache=False).logits[0]
     torch.testing.assert_close(logits, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_all_tasks_are_trained_together_with_losses_of_each(pool: Path, tmp_path: Path) -> None:
+    entries = {
+        task: {"task": task, "rooms": 2, "pool": str(pool), "questions": 4}
+        for task in ("depth", "match", "pose", "object")
+    }
+    mixture = parse_mixture({"datasets": entries, "weights": "uniform"}, pool, "m.yaml")
+    parts = build_parts("tiny", 0)
+    settings = SftSettings(steps=3, batch=4, warmup=1, decay=1, save_every=9, log_every=3)
+    (entry,) = train(parts.model, parts.tokenizer, parts.image_processor, mixture, tmp_path, settings)
+    drawn = [mixture.dataset_of(index).name for index in range(12)]
+    assert {name: entry[f"samples/{name}"] for name in set(drawn)} == {name: drawn.count(name) for name in set(drawn)}
+    assert all(0 < entry[f"loss/{name}"] < 12 for name in set(drawn))
+    assert len(set(drawn)) >= 3

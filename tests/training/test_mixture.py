@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from recon.errors import BadInputError
 from recon.questions.dialects import Dialect
 from recon.training.encode import Encoder, Lesson, Sample
-from recon.training.mixture import BLOCK, Mixture, MixtureDataset, load_mixture, parse_mixture
+from recon.training.mixture import BLOCK, Mixture, MixtureDataset, RoomDataset, load_mixture, parse_mixture
 from recon.training.sources import BadSampleError, SourceSpec
 from recon.training.tokenizer import build_image_processor
 from recon.types import UnifiedImage
@@ -53,7 +53,9 @@ def test_mirrored_views_have_mirrored_depth_and_camera(views: list[Any]) -> None
 def test_pools_are_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(yaml.safe_dump({"datasets": TWO}))
-    assert load_mixture(path).datasets[0].pool == tmp_path / "p"
+    dataset = load_mixture(path).datasets[0]
+    assert isinstance(dataset, RoomDataset)
+    assert dataset.pool == tmp_path / "p"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,11 @@ def test_pools_are_relative_to_the_file(tmp_path: Path) -> None:
         ({"datasets": {}}, "at least one data set"),
         ({"colour": 1}, "unknown colour"),
         ({"group": 0}, "group is 0"),
+        (
+            {"datasets": {"a": {"task": "pose", "rooms": 1, "pool": "p", "image": {"mode": "wide", "target_px": 9}}}},
+            "mode 'wide' is unknown",
+        ),
+        ({"datasets": {"a": {"task": "pose", "rooms": 1, "pool": "p", "image": {"mode": "focal"}}}}, "target_px"),
         ({"strict": 1}, "strict is 1"),
         (
             {"dialect": "vlm3-paper", "datasets": {"a": {"task": "pose", "rooms": 1, "pool": "p"}}},
@@ -154,7 +161,12 @@ class _Flawed:
 
 def _real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: _Flawed, **keys: Any) -> Mixture:
     seen: list[SourceSpec] = []
-    monkeypatch.setattr("recon.training.mixture.OPENERS", {"flawed": lambda spec: seen.append(spec) or source})
+
+    def opener(spec: SourceSpec) -> _Flawed:
+        seen.append(spec)
+        return source
+
+    monkeypatch.setattr("recon.training.mixture.OPENERS", {"flawed": opener})
     entry = {"format": "flawed", "task": "depth", "path": "labels.jsonl", "questions": 3}
     mixture = parse_mixture({"datasets": {"real": entry | keys}} | keys, tmp_path, "m.yaml")
     assert seen == [SourceSpec("real", "flawed", "depth", tmp_path / "labels.jsonl", 3, keys.get("strict", False))]
@@ -201,3 +213,13 @@ def test_all_tasks_of_a_file_give_samples(pool: Path) -> None:
     }
     assert {name: sample.layout for name, sample in seen.items()} == {n: e["layout"] for n, e in entries.items()}
     assert len(seen["pose"].lessons) == 4
+
+
+def test_images_may_differ_from_the_dialect_s(tmp_path: Path) -> None:
+    """A long edge instead of a focal length: what the ablation of focal unification needs."""
+    image = {"mode": "long_edge", "target_px": 96}
+    entry = {"task": "depth", "rooms": 3, "pool": "p", "questions": 2, "image": image}
+    mixture = parse_mixture({"datasets": {"a": entry}}, tmp_path, "m.yaml")
+    cameras = [mixture.sample(index).images[0].camera for index in range(8)]
+    assert {max(camera.width_px, camera.height_px) for camera in cameras} == {96}
+    assert max(camera.focal_px for camera in cameras) > 1.05 * min(camera.focal_px for camera in cameras)

@@ -47,6 +47,7 @@ def test_what_is_read_is_what_was_rendered(folder: Path) -> None:
     np.testing.assert_array_equal(again.second.image.pixels, pair.second.image.pixels)
     np.testing.assert_allclose(again.cam1_from_cam2, pair.cam1_from_cam2, atol=1e-12)
     assert again.first.normals_world is not None
+    assert pair.first.normals_world is not None
     np.testing.assert_allclose(again.first.normals_world, pair.first.normals_world, atol=0.004 + 1e-6)  # 8 bits
 
 

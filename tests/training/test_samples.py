@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,7 +94,9 @@ def test_pose_answers_carry_points_from_one_camera_to_the_other(pairs: list[Pool
             question = Question("pose", kind, "recon-1", lesson.question)
             values[kind] = parse_answer(question, lesson.answer, sample.images).value
         assert all(values.values())
-        rotation = rotation_from_euler(*values["euler_natural"])
+        euler = values["euler_natural"]
+        assert euler is not None
+        rotation = rotation_from_euler(euler[0], euler[1], euler[2])
         centre = np.array(values["translation_direction"]) * values["translation_distance"]
         world = np.array([0.3, -0.2, 1.1])
         first, second = (view.cam_from_world @ np.append(world, 1.0) for view in (pair.first, pair.second))
@@ -159,6 +162,10 @@ def test_unclear_comparisons_are_not_asked() -> None:
     assert set(MEASURES) - set(unclear) == {"width", "height"}
 
 
+def _gap(box: np.ndarray, thing: ViewObject) -> float:
+    return float(np.abs(np.array(thing.box_px) - box).max())
+
+
 def test_object_questions_name_boxes_of_visible_things_and_are_true(views: list[PooledView]) -> None:
     kinds = set()
     for number, view in enumerate(views):
@@ -170,10 +177,7 @@ def test_object_questions_name_boxes_of_visible_things_and_are_true(views: list[
         size = np.array([view.image.camera.width_px, view.image.camera.height_px] * 2)
         for lesson in sample.lessons:
             boxes = _numbers(lesson.question.replace("?", "").replace(",", "")).reshape(-1, 4) / 1000 * size
-            found = [
-                min(things, key=lambda thing, box=box: float(np.abs(np.array(thing.box_px) - box).max()))
-                for box in boxes
-            ]
+            found = [min(things, key=functools.partial(_gap, box)) for box in boxes]
             assert all(np.abs(np.array(t.box_px) - b).max() < 0.3 for t, b in zip(found, boxes, strict=True))
             name = next(
                 n for n, form in FORMS.items()
