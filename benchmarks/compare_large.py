@@ -112,7 +112,8 @@ def measured(step: Callable[[Path, Path], str], folder: Path, other: Path, sende
     usage = resource.getrusage(resource.RUSAGE_SELF)
     sender.send({
         "step": step.__name__, "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1), "peak_mb": round(usage.ru_maxrss / 1000), "says": said,
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1), "peak_mb": round(usage.ru_maxrss / 1000),
+        "says": said,
     })  # fmt: skip
 
 
