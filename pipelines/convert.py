@@ -103,9 +103,7 @@ def convert(options: Options) -> Converted:
         items = depth_items(scenes, options.points, options.seed, on_fault)
         lines[DEPTH_FILE] = _write(options, DEPTH_FILE, items, depth_row)
     if any(frame.cam_from_world is not None for scene in scenes for frame in scene.frames):
-        pairs = pair_items(
-            scenes, options.points, options.pairs_per_scene, options.seed, on_fault, options.min_overlap
-        )
+        pairs = pair_items(scenes, options.points, options.pairs_per_scene, options.seed, on_fault, options.min_overlap)
         lines[PAIR_FILE] = _write(options, PAIR_FILE, pairs, pair_row)
     lines = {name: count for name, count in lines.items() if count}
     if not lines:
@@ -138,7 +136,10 @@ def _write(options: Options, name: str, items: Iterable[Any], row: Callable[[Any
             rows.append(json.dumps(row(item), ensure_ascii=False))
             update(len(rows), len(rows))
     if rows:
-        write_atomically(options.out / name, ("\n".join(rows) + "\n").encode("utf-8"))
+        try:
+            write_atomically(options.out / name, ("\n".join(rows) + "\n").encode("utf-8"))
+        except OSError as error:
+            raise OutputError(f"{options.out / name}: can't be written ({error.strerror or error})") from error
     return len(rows)
 
 

@@ -17,7 +17,7 @@ from pipelines.progress import progress_bar
 from pipelines.records import write_atomically
 from recon.cameras.pixels import corner_from_index, index_from_corner
 from recon.cameras.unify import ImageProfile
-from recon.errors import BadInputError
+from recon.errors import BadInputError, OutputError
 from recon.interop.datasets.depth_file import depth_row, intrinsics_of
 from recon.interop.datasets.pair_file import pair_row
 from recon.interop.datasets.records import DepthItem, PairItem
@@ -61,7 +61,28 @@ def write_synthetic(
     """Renders scenes ``first ... first + count - 1`` of a split into ``folder``; returns the label file.
 
     What a killed call rendered is used again. Scenes that show nothing to ask about have no line.
+
+    Raises:
+        BadInputError: no scene shows anything to ask about.
+        OutputError: the folder can't be written.
     """
+    try:
+        return _write_synthetic(folder, task, profile, split, first, count, questions, scenery, quiet)
+    except OSError as error:
+        raise OutputError(f"{folder}: synthetic photos can't be written ({error.strerror or error})") from error
+
+
+def _write_synthetic(
+    folder: Path,
+    task: Task,
+    profile: ImageProfile,
+    split: Split,
+    first: int,
+    count: int,
+    questions: int,
+    scenery: Scenery,
+    quiet: bool,
+) -> Path:
     made_with: dict[str, Any] = {
         "format": _FORMAT,
         "task": task,

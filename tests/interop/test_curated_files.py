@@ -54,6 +54,7 @@ BAD_DEPTH: list[tuple[Any, str]] = [
     ({**GOOD, "image": "../secret.png"}, "leads out of"),
     ({**GOOD, "image": "x/../../secret.png"}, "leads out of"),
     ({**GOOD, "image": 7}, "image is '7'"),
+    ({**GOOD, "image": "a\x1b[2J.png"}, "can't be printed"),
     ({key: value for key, value in GOOD.items() if key != "depth"}, "has no 'depth'"),
     ({**GOOD, "depth": [1.0]}, "2 and 1; accepted: equal lengths"),
     ({**GOOD, "depth": "1.0"}, "equal lengths"),

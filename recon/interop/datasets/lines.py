@@ -126,6 +126,15 @@ def text(entry: dict[str, Any], key: str) -> str:
     return value
 
 
+def name(entry: dict[str, Any], key: str) -> str:
+    """A key's text that may be printed as it is; raises BadLineError for anything else (terminals obey control
+    characters)."""
+    value = text(entry, key)
+    if not value.isprintable():
+        raise BadLineError(f"{key} {value[:80]!r} holds characters that can't be printed")
+    return value
+
+
 def numbers(value: Any, key: str, length: int | None = None) -> NDArray[np.float64]:
     """A list of finite numbers; raises BadLineError naming the first that is none."""
     if not isinstance(value, list) or (length is not None and len(value) != length):
@@ -146,15 +155,15 @@ def photo(entry: dict[str, Any], key: str, folder: Path) -> tuple[str, Path]:
     Raises:
         BadLineError: not a name, or there is no such file.
     """
-    name = text(entry, key).lstrip("/")
+    given = name(entry, key).lstrip("/")
     try:
-        name = check_photo_name(name, folder)
+        given = check_photo_name(given, folder)
     except BadInputError as error:
-        raise BadLineError(f"{key} {name[:80]!r} leads out of {folder}") from error
-    path = folder / name
+        raise BadLineError(f"{key} {given[:80]!r} leads out of {folder}") from error
+    path = folder / given
     if not path.is_file():
-        raise BadLineError(f"{key} {name[:80]!r} is missing in {folder}")
-    return name, path
+        raise BadLineError(f"{key} {given[:80]!r} is missing in {folder}")
+    return given, path
 
 
 def camera(entry: dict[str, Any], suffix: str, path: Path) -> Camera:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from recon.cameras.intrinsics import PRIOR_FOCAL_FACTOR, centred_camera
-from recon.interop.datasets.lines import BadLineError, Reading, camera, numbers, photo, read_items, required, text
+from recon.interop.datasets.lines import BadLineError, Reading, camera, name, numbers, photo, read_items, required, text
 from recon.interop.datasets.records import ObjectItem, image_size
 from recon.types import Camera
 
@@ -45,17 +45,17 @@ def _item(entry: dict[str, Any], line: int, root: Path) -> ObjectItem:
     info = entry.get("image_info")
     if isinstance(info, dict) and "image" not in entry:
         entry = {**entry, "image": required(info, "file_path")}
-    name, path = photo(entry, "image", root)
+    photo_name, path = photo(entry, "image", root)
     of = _camera(entry, path)
     qa = required(entry, "qa_info")
     if not isinstance(qa, dict):
         raise BadLineError("qa_info is not an object; accepted: type and category")
-    kind, category = text(qa, "type"), text(qa, "category")
+    kind, category = name(qa, "type"), name(qa, "category")
     if kind not in ("qualitative", "quantitative"):
         raise BadLineError(f"qa_info.type is {kind[:40]!r}; accepted: qualitative, quantitative")
     boxes = _boxes(required(entry, "bbox"), of)
     return ObjectItem(
-        name=name,
+        name=photo_name,
         image=path,
         camera=of,
         boxes=boxes,

@@ -24,7 +24,17 @@ from numpy.typing import NDArray
 from recon.cameras.pixels import index_from_corner
 from recon.errors import BadInputError
 from recon.interop.datasets.depth_file import camera_of, images_folder, intrinsics_of
-from recon.interop.datasets.lines import BadLineError, Reading, camera, numbers, photo, pixels, read_items, required
+from recon.interop.datasets.lines import (
+    BadLineError,
+    Reading,
+    camera,
+    name,
+    numbers,
+    photo,
+    pixels,
+    read_items,
+    required,
+)
 from recon.interop.datasets.records import PairItem
 from recon.interop.result import check_poses
 
@@ -74,7 +84,7 @@ def _item(entry: dict[str, Any], line: int, root: Path) -> PairItem:
         raise BadLineError(f"metric is {str(is_metric)[:20]!r}; accepted: true, false")
     if pose is None and len(pixels1) == 0:
         raise BadLineError("has neither pixels1 and pixels2 nor cam1_from_cam2")
-    scene = str(entry.get("scene", Path(name1).parent.as_posix()))
+    scene = name(entry, "scene") if "scene" in entry else Path(name1).parent.as_posix()
     return PairItem(
         name1, name2, path1, path2, camera1, camera2, pixels1, pixels2, pose, is_metric, scene, line
     )  # fmt: skip
