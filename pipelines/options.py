@@ -26,8 +26,9 @@ from recon.types import Capture
 class Options:
     """Photos or a video become a metric mesh or point cloud.
 
-    Other commands, each with --help: vlm3-recon query (ask about a photo or a pair), compare (with other results or
-    ground truth), train, bench.
+    Other commands, each with --help: vlm3-recon info, view, report (look at scenes and runs), compare (with other
+    results or ground truth), export, batch (many scenes), query (ask about a photo or a pair), train, eval, convert,
+    bench.
     """
 
     scene: Positional[Path]
