@@ -64,12 +64,13 @@ def complete(
     samples: Sequence[DepthSamples],
     scale_known: bool,
     options: DensifyOptions,
-    anchor_log_sigma: float = 0.005,
+    anchor_log_sigma: float = 0.05,
 ) -> NDArray[np.float32] | None:
     """Depth [H, W] for the holes of a photometric map: the samples' surface, tied to the confirmed depth around.
 
-    The confirmed pixels enter the alignment (as points) and the interpolation (as exact samples), so the filled parts
-    join without a step. None where there are too few samples.
+    The confirmed pixels enter the alignment (as points) and the interpolation, there with the weight of good samples
+    only (``anchor_log_sigma``): as exact ones, of which there are thousands, they would outvote the few samples on an
+    object of which no pixel is confirmed. None where there are too few samples.
     """
     rows, columns = np.nonzero(np.isfinite(confirmed.depth_m))
     if len(rows) == 0:

@@ -13,8 +13,8 @@ class DensifyOptions:
     """Upsampling of sparse depth samples guided by the image."""
 
     solve_px: int = 192  # long side of the grid on which the linear system is solved
-    edge_sigma: float = 10.0  # colour difference (CIELAB units) over which depth may jump
-    smoothing: float = 1.2  # radius of influence of a sample in units of the sample spacing
+    edge_sigma: float = 7.0  # colour difference (CIELAB units) over which depth may jump
+    smoothing: float = 1.5  # radius of influence of a sample in units of the sample spacing
     min_align_points: int = 12  # triangulated points in view needed to align the prior to the map
     robust_sigmas: float = 2.0  # residual in standard deviations from which a sample loses weight (Huber)
 

@@ -20,8 +20,9 @@ from scipy.spatial import cKDTree
 from recon.surface.align import FrameSamples
 from recon.types import ImageArray
 
-_LEAST_AFFINITY = 2e-4  # even across the sharpest edge something is passed on, so that no region is undetermined
+_LEAST_AFFINITY = 1e-3  # even across the sharpest edge something is passed on, so that no region is undetermined
 _FIRST_ORDER = 2e-3  # share of a membrane in the smoothness: keeps regions without samples from tilting away
+_TEXTURE_CELLS = 5  # details smaller than this are texture (a median takes them away), no borders of objects
 _IRLS_STEPS = 4
 _CREASE = 0.001  # bend (second difference of normalised inverse depth) from which it's taken for a crease or a jump
 
@@ -47,7 +48,8 @@ def interpolate(
     height, width = image.shape[:2]
     scale = min(1.0, solve_px / max(height, width))
     grid_h, grid_w = max(4, round(height * scale)), max(4, round(width * scale))
-    lab = _lab(cv2.resize(image, (grid_w, grid_h), interpolation=cv2.INTER_AREA))
+    small = cv2.resize(image, (grid_w, grid_h), interpolation=cv2.INTER_AREA)
+    lab = _lab(small)
     samples = FrameSamples(
         np.concatenate([part.pixels for part in parts]),
         np.concatenate([part.depth_m for part in parts]),
@@ -57,7 +59,7 @@ def interpolate(
     inverse = reference / samples.depth_m  # [N], about 1
     place = _bilinear(samples.pixels * [grid_w / width, grid_h / height], grid_h, grid_w)  # [N, cells]
     strength = min(_strength(part, grid_h * grid_w, smoothing) for part in parts if len(part.depth_m))
-    terms = _smoothness_terms(lab, edge_sigma)
+    terms = _smoothness_terms(_lab(cv2.medianBlur(small, _TEXTURE_CELLS)), edge_sigma)
     # The error of an inverse depth is its log error times its true value, of which the sample itself is a bad estimate
     # just when it's an outlier: the median of the samples around stands in for it at first, then the solution.
     _, around = cKDTree(samples.pixels).query(samples.pixels, k=min(9, len(inverse)))
