@@ -7,15 +7,13 @@ Compiles ahead of time, so no GPU is needed; nothing about speed is measured.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import triton
 from vlm3_kernels import ahead_of_time
 
-from pipelines.bench import _commit
+from pipelines.bench import report
 
 
 def main() -> None:
@@ -28,14 +26,14 @@ def main() -> None:
         )
     data = {
         "benchmark": "kernels compiled ahead of time, Qwen3-VL-4B shapes, bfloat16",
-        "versions": {"triton": triton.__version__},
-        "commit": _commit(),
+        "versions": report.versions("triton"),
+        "commit": report.commit(),
         "date": time.strftime("%Y-%m-%d"),
         "speed": "not measured",
         "rows": [asdict(row) for row in rows],
     }
     path = Path(__file__).parent / "results" / "kernels_aot.json"
-    path.write_text(json.dumps(data, indent=2) + "\n")
+    report.write(path, data)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 import recon
 from pipelines.records import file_digest
-from recon.errors import CheckpointError
+from recon.errors import BadInputError, CheckpointError
 from recon.questions.dialects import DIALECTS
 from recon.questions.profile import PROFILE_FILE, PUBLIC_PROFILES, CheckpointProfile, default_profile, load_profile
 from recon.types import Task
@@ -48,6 +50,22 @@ class ModelOptions:
     """auto, float32, bfloat16, float16"""
     trust_model: bool = False
     """let the checkpoint's metres set the scale even if it was not trained on photos"""
+    kv_memory_gib: Annotated[float, tyro.conf.arg(name="kv-memory")] = 0.0
+    """GiB for the model's keys and values; 0: half of the GPU's free memory, or 2 on a CPU"""
+    wave_size: int = 0
+    """most questions in flight; 0: as many as that memory holds"""
+    stop_after_number: bool = False
+    """do not decode the fixed text behind an answer's last number"""
+    cuda_graphs: bool = True
+    """record small decoding passes as CUDA graphs (on a GPU)"""
+    fp8: bool = False
+    """run the checkpoint in 8-bit floating point: faster on recent GPUs, and approximate"""
+
+    def check(self) -> None:
+        """Raises BadInputError for values out of range."""
+        for name, value in (("kv-memory", self.kv_memory_gib), ("wave-size", self.wave_size)):
+            if not 0 <= value < float("inf"):
+                raise BadInputError(f"--{name} must be 0 (automatic) or positive, found {value}")
 
     def source(self, task: Task) -> str:
         chosen: str | None = getattr(self, f"{task}_model")
@@ -58,6 +76,7 @@ class TaskModel:
     """One task's checkpoint. Its profile is known without loading; the engine is loaded on first use."""
 
     def __init__(self, options: ModelOptions, task: Task) -> None:
+        options.check()
         self.task = task
         self.options = options
         self.source = options.source(task)
@@ -86,7 +105,14 @@ class TaskModel:
                 self.source, device=self.options.device, dtype=self.options.dtype, dialect=self.options.dialect
             )
             profile = dataclasses.replace(checkpoint.profile, trusted_on_photos=self.trusted)
-            self._engine = Engine(dataclasses.replace(checkpoint, profile=profile), EngineOptions())
+            options = EngineOptions(
+                kv_memory_bytes=int(self.options.kv_memory_gib * 2**30),
+                wave_size=self.options.wave_size,
+                stop_after_number=self.options.stop_after_number,
+                cuda_graphs=self.options.cuda_graphs,
+                fp8=self.options.fp8,
+            )
+            self._engine = Engine(dataclasses.replace(checkpoint, profile=profile), options)
         return self._engine
 
     def release(self) -> None:
@@ -127,7 +153,8 @@ class TaskModel:
                     stat = path.stat()
                     small = stat.st_size <= _HASHED_BYTES
                     marks[path.name] = file_digest(path) if small else f"{stat.st_size} {stat.st_mtime_ns}"
-        return {"files": marks, "profile": self.profile.to_json(), "dtype": self.options.dtype, "trusted": self.trusted}
+        ways = {name: getattr(self.options, name) for name in ("dtype", "fp8", "stop_after_number")}
+        return {"files": marks, "profile": self.profile.to_json(), "trusted": self.trusted, **ways}
 
 
 def local_folder(source: str) -> Path | None:

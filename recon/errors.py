@@ -19,6 +19,10 @@ class CheckpointError(ReconError):
     """A checkpoint is missing, damaged, or not of the Qwen3-VL architecture."""
 
 
+class DeviceMemoryError(ReconError):
+    """The device's memory does not hold what is asked of it, however small the portions."""
+
+
 class MappingError(ReconError):
     """No camera geometry could be recovered from the evidence."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from recon.engine import fp8
 from recon.engine.answers import AnswerReader
 from recon.engine.checkpoint import Checkpoint
 from recon.engine.decoding import DecodeOptions, WaveDecoder
@@ -22,7 +23,7 @@ from recon.engine.prefix import Prefix, PrefixCache, Segment, content_hash
 from recon.engine.prompts import PromptWriter, common_prefix_length
 from recon.engine.tape import Generated
 from recon.engine.templates import TemplateBook, WaveDrafter
-from recon.errors import BadInputError
+from recon.errors import BadInputError, DeviceMemoryError
 from recon.types import Answer, Question, UnifiedImage
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _CPU_CHUNK_TOKENS, _GPU_CHUNK_TOKENS = 1024, 8192
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How the engine works; none of it changes an answer's tokens, except the last two.
+    """How the engine works; none of it changes an answer's tokens, except the last three.
 
     Attributes:
         wave_size: most questions in flight; 0: as many as the memory holds.
@@ -51,6 +52,7 @@ class EngineOptions:
         share_beginnings: run equal first tokens of the questions' own parts (coordinates) once.
         prune_last_layer: run the last layer's queries only where an output is read.
         cuda_graphs: record small decoding passes as CUDA graphs (on a GPU; no effect elsewhere).
+        fp8: run the text layers in 8-bit floating point (on GPUs that can); answers are approximate.
         stop_after_number: stop when the number is decided and the learned template gives the rest.
         max_new_tokens: token limit per answer; 0: the profile's for each task.
     """
@@ -62,6 +64,7 @@ class EngineOptions:
     share_beginnings: bool = True
     prune_last_layer: bool = True
     cuda_graphs: bool = True
+    fp8: bool = False
     stop_after_number: bool = False
     max_new_tokens: int = 0
 
@@ -77,28 +80,32 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, options: EngineOptions | None = None) -> None:
         self.checkpoint = checkpoint
         self.options = options or EngineOptions()
-        checkpoint = dataclasses.replace(checkpoint, model=inference_twin(checkpoint.model))
+        if self.options.fp8:
+            fp8.check_device(checkpoint.device)
+            logger.warning("%s: runs in FP8, so its answers are approximate", checkpoint.source)
+        replace = fp8.fp8_modules(checkpoint.model) if self.options.fp8 else None
+        checkpoint = dataclasses.replace(checkpoint, model=inference_twin(checkpoint.model, replace))
         self._runner = TextRunner(checkpoint.model)
         self._kv_bytes = self.options.kv_memory_bytes or _default_memory(self._runner.device)
         self.prefixes = PrefixCache(checkpoint, self._runner, self._kv_bytes // 2)
         self._prompts = PromptWriter(checkpoint.tokenizer, checkpoint.model.config.image_token_id)
         self._reader = AnswerReader(checkpoint.tokenizer)
-        on_gpu = self._runner.device.type == "cuda"
-        chunk = _GPU_CHUNK_TOKENS if on_gpu else _CPU_CHUNK_TOKENS
-        self.decoder = WaveDecoder(
-            self._runner,
-            checkpoint.end_token_ids,
-            self._reader.digit_ids,
-            DecodeOptions(
-                chunk_tokens=self.options.chunk_tokens or chunk,
-                slab_bytes=self._kv_bytes // 2,
-                share_beginnings=self.options.share_beginnings,
-                prune_last_layer=self.options.prune_last_layer,
-                fixed_sizes=self.options.cuda_graphs and on_gpu,
-            ),
-        )
+        self.decoder = self.make_decoder(self.options.cuda_graphs and self._runner.device.type == "cuda")
         self._book = TemplateBook(self._reader.piece, checkpoint.end_token_ids)
         self._largest_wave = self.options.wave_size or _LARGEST_WAVE
+        self._said_full = False
+
+    def make_decoder(self, fixed_sizes: bool) -> WaveDecoder:
+        """A decoder as the options say; ``fixed_sizes`` are for CUDA graphs, but run on any device."""
+        chunk = _CPU_CHUNK_TOKENS if self._runner.device.type == "cpu" else _GPU_CHUNK_TOKENS
+        options = DecodeOptions(
+            chunk_tokens=self.options.chunk_tokens or chunk,
+            slab_bytes=self._kv_bytes // 2,
+            share_beginnings=self.options.share_beginnings,
+            prune_last_layer=self.options.prune_last_layer,
+            fixed_sizes=fixed_sizes,
+        )
+        return WaveDecoder(self._runner, self.checkpoint.end_token_ids, self._reader.digit_ids, options)
 
     def ask(
         self, images: Sequence[UnifiedImage], questions: Sequence[Question], progress: Progress | None = None
@@ -108,6 +115,7 @@ class Engine:
         Raises:
             BadInputError: no image, or a question that can't be written as a prompt.
             CheckpointError: a question of a task that the checkpoint does not offer.
+            DeviceMemoryError: the GPU does not hold the images and one question.
         """
         if not images:
             raise BadInputError("a question needs at least one image, found none")
@@ -117,7 +125,7 @@ class Engine:
         with torch.inference_mode():
             prompts = self._prompts.encode([question.text for question in questions], len(images))
             num_shared = common_prefix_length(prompts)
-            prefix = self.prefixes.get(self._segments(images, prompts[0][:num_shared]))
+            prefix = self._prefix(self._segments(images, prompts[0][:num_shared]))
             suffixes = [prompt[num_shared:] for prompt in prompts]
             kinds: list[Hashable] = [(q.dialect, q.task, q.kind, len(images)) for q in questions]
             generated = self._decode(prefix, suffixes, limits, kinds, progress)
@@ -168,12 +176,8 @@ class Engine:
                 decoded = self.decoder.decode(
                     prefix, [suffixes[i] for i in wave], [limits[i] for i in wave], drafter, finished
                 )
-            except torch.cuda.OutOfMemoryError:
-                if len(wave) == 1:
-                    raise
-                self._largest_wave = len(wave) // 2
-                torch.cuda.empty_cache()
-                logger.warning("GPU memory is full: at most %d questions in flight from now on", self._largest_wave)
+            except torch.OutOfMemoryError:
+                self._make_room(len(wave))
                 continue
             answers.update(zip(wave, decoded, strict=True))
             waiting = [i for i in waiting if i not in answers]
@@ -182,6 +186,40 @@ class Engine:
                     if answers[i].ended:
                         self._book.learn(kinds[i], answers[i].ids)
         return [answers[i] for i in range(len(suffixes))]
+
+    def _prefix(self, segments: list[Segment]) -> Prefix:
+        """The prefix; when memory is full, once more with nothing else kept."""
+        try:
+            return self.prefixes.get(segments)
+        except torch.OutOfMemoryError:
+            self.prefixes.clear()
+            self._release()
+        try:
+            return self.prefixes.get(segments)
+        except torch.OutOfMemoryError as error:
+            sizes = ", ".join(f"{s.image.shape[1]}x{s.image.shape[0]}" for s in segments if s.image is not None)
+            raise DeviceMemoryError(
+                f"memory of {self._runner.device} is too small for the images ({sizes} pixels); "
+                f"use smaller images or another --device"
+            ) from error
+
+    def _make_room(self, num_questions: int) -> None:
+        """After a wave of that many questions did not fit: half as many from now on; said once."""
+        self._release()
+        if num_questions == 1:
+            raise DeviceMemoryError(
+                f"memory of {self._runner.device} is too small for a single question about these images; "
+                f"use smaller images or another --device"
+            )
+        self._largest_wave = num_questions // 2
+        say = logger.info if self._said_full else logger.warning
+        say("GPU memory is full: at most %d questions in flight from now on", self._largest_wave)
+        self._said_full = True
+
+    def _release(self) -> None:
+        self.decoder.release()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _scouts(self, limits: list[int], kinds: list[Hashable]) -> list[int]:
         """A few questions spread over all, to be answered first when nothing is known about long answers."""

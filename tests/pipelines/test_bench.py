@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import bench
+from pipelines.bench.engine import load_image
 from recon.errors import BadInputError
 from recon.training.tokenizer import save_processor
 from tests.engine.conftest import make_checkpoint
@@ -37,4 +38,4 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="--num-questions"):
         bench.run(bench.Options("engine", num_questions=1))
     with pytest.raises(BadInputError, match=r"--image .*: not a readable image"):
-        bench._image(str(tmp_path / "none.png"))
+        load_image(str(tmp_path / "none.png"))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import math
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from pipelines.hardware import cpu_name
-from recon.errors import BadInputError, OutputError
+from pipelines.bench import report
+from recon.errors import BadInputError
 
 
 @dataclass(frozen=True)
@@ -51,19 +47,6 @@ class Options:
     out: Path = Path("benchmarks/results")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way of asking: seconds per run (wall clock and processor time), questions per second, token agreement."""
-
-    name: str
-    num_questions: int
-    wall_s: dict[str, float]
-    cpu_s: dict[str, float]
-    questions_per_s: float
-    questions_per_cpu_s: float
-    same_tokens_as_a: float
-
-
 def run(options: Options) -> None:
     """Runs the benchmark, prints the table and writes the data."""
     if options.num_questions < 2 or options.repeats < 1:
@@ -73,13 +56,30 @@ def run(options: Options) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     rows = measure(options)
-    print_table(rows)
-    if str(options.out) not in ("", "."):
-        path = write(options, rows)
-        print(f"written: {path}")
+    report.print_table(rows)
+    on_gpu = torch.cuda.is_available() and options.device != "cpu"
+    kernels: list[dict[str, Any]] = []
+    if on_gpu:
+        from recon.engine.kernel_speed import measure_kernels
+
+        kernels = measure_kernels(torch.device("cuda"))
+        report.print_kernels(kernels)
+    if str(options.out) in ("", "."):
+        return
+    path = options.out / f"{options.what}_{'cuda' if on_gpu else 'cpu'}.json"
+    data = {
+        "benchmark": f"bench {options.what}",
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
+        **report.surroundings(on_gpu),
+        "load_average": os.getloadavg()[0],
+        "rows": [asdict(row) for row in rows],
+        "kernels": kernels,
+    }
+    report.write(path, data)
+    print(f"written: {path}")
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options) -> list[report.Row]:
     """All ways, in turns; the first way is (a)."""
     from recon.engine.baselines import Baselines
     from recon.engine.checkpoint import load_checkpoint
@@ -89,7 +89,7 @@ def measure(options: Options) -> list[Row]:
 
     checkpoint = load_checkpoint(options.model, options.device)
     limit = checkpoint.profile.depth.max_new_tokens
-    unified = _image(options.image)
+    unified = load_image(options.image)
     width, height = unified.camera.width_px, unified.camera.height_px
     columns = max(1, round(math.sqrt(options.num_questions * width / height)))
     lines = math.ceil(options.num_questions / columns)
@@ -134,7 +134,7 @@ def measure(options: Options) -> list[Row]:
     return _time(ways, options.repeats)
 
 
-def _time(ways: dict[str, tuple[list[int], Callable[[], Sequence[tuple[int, ...]]]]], repeats: int) -> list[Row]:
+def _time(ways: dict[str, tuple[list[int], Callable[[], Sequence[tuple[int, ...]]]]], repeats: int) -> list[report.Row]:
     import torch
 
     wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -157,11 +157,11 @@ def _time(ways: dict[str, tuple[list[int], Callable[[], Sequence[tuple[int, ...]
     for name, (indices, _) in ways.items():
         same = statistics.mean(said[name][i] == ids for i, ids in said[first].items())
         rows.append(
-            Row(
+            report.Row(
                 name,
                 len(indices),
-                _percentiles(wall[name]),
-                _percentiles(cpu[name]),
+                report.percentiles(wall[name]),
+                report.percentiles(cpu[name]),
                 len(indices) / statistics.median(wall[name]),
                 len(indices) / statistics.median(cpu[name]),
                 same,
@@ -170,59 +170,8 @@ def _time(ways: dict[str, tuple[list[int], Callable[[], Sequence[tuple[int, ...]
     return rows
 
 
-def print_table(rows: Sequence[Row]) -> None:
-    """The table: times per run, questions per second, and speed relative to the Hugging Face ways."""
-    headings = "".join(f"{heading:>9}" for heading in ("wall s", "p10", "p90", "CPU s", "q/s", "q/CPU s"))
-    print(f"{'way':<46}{'asked':>6}{headings}{'same':>8}{'x (a)':>8}")
-    for row in rows:
-        ratio = row.questions_per_cpu_s / rows[0].questions_per_cpu_s
-        print(
-            f"{row.name:<46}{row.num_questions:>6}{row.wall_s['median']:>9.3f}{row.wall_s['p10']:>9.3f}"
-            f"{row.wall_s['p90']:>9.3f}{row.cpu_s['median']:>9.3f}{row.questions_per_s:>9.1f}"
-            f"{row.questions_per_cpu_s:>9.1f}{row.same_tokens_as_a:>8.1%}{ratio:>8.1f}"
-        )
-    print("x (a): questions per second of processor time, relative to (a); same: answers with the tokens of (a)")
-
-
-def write(options: Options, rows: Sequence[Row]) -> Path:
-    """Writes the results as JSON; the name holds what was measured and where.
-
-    Raises:
-        OutputError: the folder can't be written.
-    """
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() and options.device != "cpu" else cpu_name()
-    data: dict[str, Any] = {
-        "benchmark": f"bench {options.what}",
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
-        "hardware": {
-            "device": device,
-            "cpu": cpu_name(),
-            "cpu_count": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": importlib.metadata.version("transformers"),
-        },
-        "commit": _commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "gpu_figures": "measured" if torch.cuda.is_available() and options.device != "cpu" else "not measured",
-        "load_average": os.getloadavg()[0],
-        "rows": [asdict(row) for row in rows],
-    }
-    path = options.out / f"{options.what}_{'cuda' if data['gpu_figures'] == 'measured' else 'cpu'}.json"
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"--out {options.out}: can't be written ({error.strerror})") from error
-    return path
-
-
-def _image(path: str) -> Any:
+def load_image(path: str) -> Any:
+    """A photo as the unified image of a made-up camera; without a path a made-up picture."""
     from recon.types import Camera, UnifiedImage
 
     if path:
@@ -239,17 +188,3 @@ def _image(path: str) -> Any:
     height, width = pixels.shape[:2]
     camera = Camera.pinhole(width, height, 224.0, 224.0, width / 2, height / 2)
     return UnifiedImage(pixels, camera, camera)
-
-
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    p10, median, p90 = np.percentile(values, [10, 50, 90])
-    return {"median": float(median), "p10": float(p10), "p90": float(p90)}
-
-
-def _commit() -> str:
-    try:
-        root = Path(__file__).resolve().parent
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
