@@ -5,6 +5,7 @@ python -m tools.write_commands
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import warnings
@@ -57,17 +58,18 @@ def _entry(name: str) -> tuple[type[Any], list[tuple[str, str, str, bool]]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # no other way to the options without a terminal's layout
         parser = tyro.extras.get_parser(kind, config=(tyro.conf.FlagCreatePairsOff,))
+    missing = dataclasses.MISSING
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing}
     rows = []
     for action in parser._actions:
         if action.dest == "help":
             continue
         text = _cell(str(action.help or ""))
-        needed = text.endswith(("(required)", "(repeatable)"))
         written = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{action.dest.upper()}`"
         values = f"`{_cell(str(action.metavar))}`" if action.metavar and action.option_strings else ""
         for nothing_more in ("(required)", "(default: )", "(default: None)", "(default: False)"):
             text = text.removesuffix(nothing_more).strip()
-        rows.append((written, values, text, needed))
+        rows.append((written, values, text, action.dest in needed))
     return kind, rows
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +17,10 @@ from scipy.spatial.transform import Rotation
 
 from recon.evaluation.pose import Similarity
 from recon.evaluation.trajectory import align_cameras, centres, move_cameras, score_trajectory
+from recon.interop.trajectory import write_tum
+from recon.types import Camera, PosedView
+
+CAMERA = Camera.pinhole(64, 48, 50.0, 50.0, 32.0, 24.0)
 
 
 def cameras(count: int, seed: int) -> np.ndarray:
@@ -107,3 +118,25 @@ def test_agrees_with_evo(with_scale: bool) -> None:
         rpe = main_rpe.rpe(trajectory(truth), trajectory(noisy), relation, delta=1, delta_unit=Unit.frames, **options)
         for name in ("rmse", "mean", "median", "max"):
             assert getattr(errors, name) == pytest.approx(rpe.stats[name], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["-a"], ["-a", "-s"]])
+def test_agrees_with_evos_own_command_on_exported_trajectories(tmp_path: Path, flags: list[str]) -> None:
+    truth = cameras(20, 3)
+    estimate = move_cameras(truth, similarity(4, 1.0 if flags == ["-a"] else 1.4))
+    estimate[:, :, 3] += np.random.default_rng(5).normal(size=(20, 3)) * 0.02
+    for name, poses in (("truth", truth), ("estimate", estimate)):
+        none = np.empty((0, 2))
+        views = [PosedView(f"{i}.jpg", CAMERA, pose, np.empty(0, np.int64), none) for i, pose in enumerate(poses)]
+        write_tum(views, tmp_path / f"{name}.txt")
+    evo_ape = str(Path(sys.executable).with_name("evo_ape"))
+    command = [evo_ape, "tum", "truth.txt", "estimate.txt", *flags, "--save_results", "r.zip"]
+    subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=True, timeout=300
+    )
+    with zipfile.ZipFile(tmp_path / "r.zip") as results:
+        stats = json.loads(results.read("stats.json"))
+    ours = score_trajectory(estimate, truth, with_scale="-s" in flags)
+    for name in ("rmse", "mean", "median", "max"):
+        assert getattr(ours.ate, name) == pytest.approx(stats[name], abs=1e-6)
