@@ -4,7 +4,9 @@ is counted, and baselines answer."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,8 +173,6 @@ def test_a_teacher_of_depth_scores_full_marks_and_is_reported(tmp_path: Path, te
 def test_ray_answers_are_compared_as_rays(tmp_path: Path, teach: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = teach(_depth_file(tmp_path, 1), "depth")
     plain = evaluate(_options("depth", tmp_path))
-    from dataclasses import replace
-
     ray = replace(teacher.profile.depth, depth_kind="ray")
     teacher.profile = replace(teacher.profile, tasks={**teacher.profile.tasks, "depth": ray})
     as_ray = evaluate(_options("depth", tmp_path))
@@ -396,3 +396,27 @@ def test_the_options_hold_what_the_model_offers(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(eval_command, "TaskModel", lambda options, task: fake)
     with pytest.raises(Exception, match="answers no pose questions"):
         evaluate(_options("pose", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_only_mumbles_is_wrong_everywhere(
+    tmp_path: Path, mute_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole command with a real engine: nothing that random weights say can be read, and all of it counts."""
+    model = tmp_path / "mute"
+    shutil.copytree(mute_checkpoint, model)
+    profile = default_profile("recon-1", "mute")
+    short = {task: replace(settings, max_new_tokens=3) for task, settings in profile.tasks.items()}
+    (model / "vlm3_profile.json").write_text(json.dumps(replace(profile, tasks=short).to_json()), encoding="utf-8")
+    data: dict[Task, Path] = {"match": _pair_file(tmp_path), "pose": tmp_path, "object": _object_file(tmp_path)}
+    for task, path in data.items():
+        out = tmp_path / task
+        line = ["eval", task, "--data", path, "--model", model, "--out", out, "--resamples", "10", "--quiet"]
+        assert main([str(part) for part in line]) == 0
+        said = capsys.readouterr().out
+        assert f"{task} by {model}" in said
+        results = json.loads((out / "results.json").read_text())
+        assert results["figures"]["parse_rate"] == 0.0
+        right = {"match": "pck_50", "pose": "auc_exact_30", "object": "qualitative"}[task]
+        assert results["figures"][right] == 0.0
+        assert results["reliability"]["ece"] == 0.0  # unread answers have no confidence, and are wrong
