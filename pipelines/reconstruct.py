@@ -39,6 +39,8 @@ from recon.mapping.map import build_map
 from recon.mapping.model import write_model
 from recon.mapping.pairs import choose_pairs
 from recon.mapping.scale import apply_scale, estimate_scale
+from recon.mapping.single import NOTICE as SINGLE_PHOTO
+from recon.mapping.single import single_photo_scene
 from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps, build_mesh
 from recon.surface.store import FolderDepthStore
 from recon.types import Camera, Capture, DepthSamples, Matches, RelativePose, Scene, Task
@@ -121,17 +123,24 @@ def _reconstruct(
     options.check_photos(capture)
     cameras = initial_cameras(capture, options.cameras)
     summary.cameras = cameras
-    if len(capture.views) < 2:
-        raise MappingError(f"{options.scene}: found one usable photo; a map takes at least 2 photos that overlap")
+    if len(capture.views) < 2 and not _has_trusted_depth(models, capture):
+        raise MappingError(
+            f"{options.scene}: found one usable photo; a map takes at least 2 photos that overlap (one alone needs "
+            "sensor depth or a depth checkpoint that was trained on photos)"
+        )
 
     evidence = gather_evidence(stages, options, models, capture, cameras, summary)
     find_features(stages, options, capture, cameras)
-    scene = make_map(stages, options, capture, cameras, evidence)
-    summary.scene = scene
-    depths, notes = settle_depth_kind(evidence.depths, scene)  # z or along the ray, where the checkpoint does not say
-    evidence = dataclasses.replace(evidence, depths=depths)
-    summary.notices += notes
-    scene = find_scale(stages, options, capture, scene, evidence)
+    if len(capture.views) < 2:
+        scene = place_one_photo(stages, options, capture, cameras, evidence)
+        _notify(summary, SINGLE_PHOTO, options.quiet)
+    else:
+        scene = make_map(stages, options, capture, cameras, evidence)
+        summary.scene = scene
+        depths, notes = settle_depth_kind(evidence.depths, scene)  # z or along the ray, if the checkpoint doesn't say
+        evidence = dataclasses.replace(evidence, depths=depths)
+        summary.notices += notes
+        scene = find_scale(stages, options, capture, scene, evidence)
     summary.scene = scene
 
     depth = make_depth_maps(stages, options, capture, scene, evidence)
@@ -244,6 +253,24 @@ def find_scale(stages: Stages, options: Options, capture: Capture, scene: Scene,
     )  # fmt: skip
 
 
+def place_one_photo(
+    stages: Stages, options: Options, capture: Capture, cameras: Mapping[str, Camera], evidence: Evidence
+) -> Scene:
+    """A single photo at the origin, in the metres of its depth: what stands in for map and scale."""
+    workspace, view = stages.workspace, capture.views[0]
+
+    def compute(progress: Progress) -> Scene:
+        shutil.copyfile(_feature_database(workspace), workspace.database)
+        scene = single_photo_scene(view.name, cameras[view.name], evidence.depths)
+        write_model(scene, workspace.sparse, image_ids(workspace.database))
+        return scene
+
+    return stages.run(
+        "single photo", Scene, [_photo_keys(capture), dict(cameras), evidence.depths], compute,
+        room="mapping", outputs=[workspace.database, workspace.sparse],
+    )  # fmt: skip
+
+
 def make_depth_maps(
     stages: Stages, options: Options, capture: Capture, scene: Scene, evidence: Evidence
 ) -> tuple[SurfaceDepth, str]:
@@ -316,6 +343,12 @@ def _notify(summary: Summary, notice: str, quiet: bool) -> None:
         summary.notices.append(notice)
         if not quiet:
             print(f"note: {notice}", file=sys.stderr)
+
+
+def _has_trusted_depth(models: Mapping[Task, TaskModel], capture: Capture) -> bool:
+    """Whether depth in metres that may be believed is there (sensor) or can be asked for."""
+    sensor = any(view.depth_path is not None for view in capture.views)
+    return sensor or ("depth" in models and models["depth"].offers_task and models["depth"].trusted)
 
 
 def _feature_database(workspace: Workspace) -> Path:

@@ -60,7 +60,8 @@ def test_one_photo(run: Any, tmp_path: Path) -> None:
     code, error, summary = run(scene)
     assert (code, error) == (
         1,
-        f"error: {scene}: found one usable photo; a map takes at least 2 photos that overlap\n",
+        f"error: {scene}: found one usable photo; a map takes at least 2 photos that overlap (one alone needs "
+        "sensor depth or a depth checkpoint that was trained on photos)\n",
     )
     assert summary["photos"][0]["registered"] is False
     assert "2 photos" in summary["photos"][0]["reason"]
