@@ -9,7 +9,6 @@ The constants are the best on these very rooms: no constant does better.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,8 +55,11 @@ def main(options: Options) -> dict[str, Any]:
     ).to_json()
     constants = report["best_constants_in_hindsight"]
     count = report["questions"]
+    command = (
+        f"python -m benchmarks.embedded_depth --model {options.model} --split {options.split} --rooms {options.rooms}"
+    )
     result: dict[str, Any] = {
-        **provenance("python -m benchmarks.embedded_depth " + " ".join(sys.argv[1:])),
+        **provenance(command),
         "split": options.split,
         "rooms": options.rooms,
         "questions_per_room": options.questions,

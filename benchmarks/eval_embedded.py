@@ -10,7 +10,6 @@ Test worlds are for final figures, never for choices.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +72,10 @@ def main(options: Options) -> dict[str, Any]:
             )
         )
         result[task] = report.to_json()
-    command = "python -m benchmarks.eval_embedded " + " ".join(sys.argv[1:])
+    command = (
+        f"python -m benchmarks.eval_embedded --model {options.model} --split {options.split} --scenes {options.scenes} "
+        f"--questions {options.questions}"
+    )
     written = {**provenance(command), "split": options.split, "scenes": options.scenes, "tasks": result}
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -260,11 +260,12 @@ def _photo(item: Item) -> object:
 
 
 def labels_digest(items: Sequence[Item]) -> str:
-    """A digest of everything that is asked and of the labels."""
+    """A digest of everything that is asked and of the labels (photos by name and size: the folder may move)."""
     digest = hashlib.sha256()
     for item in items:
         for value in vars(item).values():
-            digest.update(value.tobytes() if isinstance(value, np.ndarray) else str(value).encode())
+            known = value.stat().st_size if isinstance(value, Path) else value
+            digest.update(known.tobytes() if isinstance(known, np.ndarray) else str(known).encode())
             digest.update(b"\0")
     return digest.hexdigest()[:16]
 
