@@ -230,6 +230,21 @@ def verified_counts(database_path: Path) -> dict[tuple[str, str], int]:
     return result
 
 
+def turning_pairs(database_path: Path) -> set[tuple[str, str]]:
+    """Verified pairs that one homography explains and no baseline needs (or a plane seen by any camera), by names."""
+    without = {
+        pycolmap.TwoViewGeometryConfiguration.PANORAMIC,
+        pycolmap.TwoViewGeometryConfiguration.PLANAR_OR_PANORAMIC,
+    }
+    with pycolmap.Database.open(database_path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pair_ids, geometries = database.read_two_view_geometries()
+    pairs = (
+        pycolmap.pair_id_to_image_pair(p) for p, g in zip(pair_ids, geometries, strict=True) if g.config in without
+    )
+    return {(names[a], names[b]) for a, b in pairs}
+
+
 @contextmanager
 def _with_focals(database_path: Path) -> Iterator[None]:
     """Lets verification take every focal length for known, guesses too; puts the cameras back at the end.

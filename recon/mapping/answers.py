@@ -86,6 +86,52 @@ def pose_factors(
     return PoseFactors(**{name: getattr(factors, name)[keep] for name in PoseFactors.__dataclass_fields__})
 
 
+def cycle_closing(relative_poses: Sequence[RelativePose]) -> list[RelativePose]:
+    """The trusted answers with distances that close more triangles of answers than they break (at least one)."""
+    usable = [p for p in relative_poses if p.trusted and p.distance_m > 0]
+    if not usable:
+        return []
+    names = list(dict.fromkeys(name for p in usable for name in (p.name1, p.name2)))
+    closed, broken = triangles(_edges(usable, {name: i for i, name in enumerate(names)}), len(names))
+    return [p for p, good in zip(usable, closed > broken, strict=True) if good]
+
+
+def with_own_spread(factors: PoseFactors, poses: Float64Array) -> PoseFactors:
+    """Factors whose stated sigmas are replaced by what their cycles show, where there are many of them.
+
+    The answers are solved by themselves (from ``poses`` [N, 3, 4]); what they leave over measures their errors on these
+    photos, for rotation, direction and distance each by its median. A checkpoint's stated errors are averages over
+    other photos, so they may be off by up to a factor of four here. Errors that close cycles do not show.
+    """
+    known = np.isfinite(factors.distance) & np.isfinite(factors.distance_sigma)
+    redundancy = 1.0 - (len(poses) - 1) / max(int(known.sum()), 1)
+    if redundancy < 0.5:
+        return factors
+    length, spread = factors.distance[known], np.hypot(factors.direction_sigma[known], factors.distance_sigma[known])
+    edges = RigidFactors(
+        factors.view1[known],
+        factors.view2[known],
+        np.concatenate(
+            [factors.rotation[known], (factors.direction * factors.distance[:, None])[known, :, None]], axis=2
+        ),
+        factors.rotation_sigma[known],
+        np.maximum(length * spread, 0.01),
+    )
+    settled, _ = optimise(poses, edges)
+    residual = factors.residuals(settled)[0][known] ** 2
+    changes = []
+    for columns, median in ((slice(0, 3), 2.366), (slice(3, 6), 1.386), (slice(6, 7), 0.455)):  # of chi squared 3, 2, 1
+        left = float(np.median(residual[:, columns].sum(axis=1)))
+        changes.append(float(np.clip(np.sqrt(left / (median * redundancy)), 0.25, 4.0)))
+    _log.info("relative poses: rotation, direction, distance err %.2f, %.2f, %.2f times as stated", *changes)
+    return dataclasses.replace(
+        factors,
+        rotation_sigma=factors.rotation_sigma * changes[0],
+        direction_sigma=factors.direction_sigma * changes[1],
+        distance_sigma=factors.distance_sigma * changes[2],
+    )
+
+
 def _edges(poses: Sequence[RelativePose], index: Mapping[str, int]) -> RigidFactors:
     """Answers with distances as rigid motions; a shift's spread is its length's and its direction's together."""
     length = np.array([p.distance_m for p in poses])

@@ -63,7 +63,7 @@ class BundleOptions:
     refine_distortion: bool = True
     refine_principal_point: bool = False
     principal_point_sigma: float = 0.02
-    exif_focal_sigma: float = 0.05
+    exif_focal_sigma: float = 0.03
     distortion_sigma: float = 0.5
     pixel_sigma: float = 0.5
     loss_scale: float = 2.0

@@ -12,15 +12,16 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from recon.cameras.pinhole import rays
 from recon.capture.folder import load_pixels
 from recon.evidence.features import image_ids
 from recon.mapping.answers import Placement
 from recon.mapping.bundle import BundleOptions, BundleState, Observations, adjust
 from recon.mapping.factors import PoseFactors
 from recon.mapping.model import MapModel, prune
+from recon.mapping.pose_graph import compose, inverse
 from recon.mapping.tracks import build_tracks
 from recon.mapping.triangulate import triangulate
+from recon.mapping.veto import epipolar_px
 from recon.types import Camera, Capture, Matches
 
 _log = logging.getLogger(__name__)
@@ -135,24 +136,18 @@ def _links(
         distance1, k = cKDTree(keypoints[i]).query(pair.pixels1)
         distance2, l = cKDTree(keypoints[j]).query(pair.pixels2)
         near = (distance1 <= 1.0) & (distance2 <= 1.0)
-        near &= _epipolar_px(state, i, j, np.asarray(pair.pixels1, float), np.asarray(pair.pixels2, float)) <= _BAND_PX
+        near &= _epipolar_px(state, i, j, pair.pixels1, pair.pixels2) <= _BAND_PX
         if near.any():
             links[i, j] = np.unique(np.column_stack([k, l])[near], axis=0)
     return keypoints, links
 
 
-def _epipolar_px(state: BundleState, i: int, j: int, pixels1: Float64Array, pixels2: Float64Array) -> Float64Array:
-    """Sampson distance [N] in pixels."""
+def _epipolar_px(
+    state: BundleState, i: int, j: int, pixels1: NDArray[np.floating], pixels2: NDArray[np.floating]
+) -> Float64Array:
+    motion = compose(state.poses[i], inverse(state.poses[j]))
     camera1, camera2 = (state.cameras[state.camera_of_view[k]] for k in (i, j))
-    rotation = state.poses[j, :, :3] @ state.poses[i, :, :3].T
-    t = state.poses[j, :, 3] - rotation @ state.poses[i, :, 3]
-    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    essential = cross @ rotation
-    ray1, ray2 = rays(camera1, pixels1), rays(camera2, pixels2)
-    line2, line1 = ray1 @ essential.T, ray2 @ essential
-    slope = np.sqrt((line2[:, :2] ** 2).sum(axis=1) / camera2.focal_px**2 + (line1[:, :2] ** 2).sum(axis=1)
-                    / camera1.focal_px**2)  # fmt: skip
-    return np.abs((ray2 * line2).sum(axis=1)) / np.maximum(slope, 1e-12)
+    return epipolar_px(motion, camera1, camera2, pixels1, pixels2)
 
 
 def _observed(

@@ -22,6 +22,7 @@ from recon.evidence.features import (
     extract_features,
     image_ids,
     match_features,
+    turning_pairs,
     verified_counts,
 )
 from recon.evidence.subpixel import SubpixelOptions
@@ -35,6 +36,7 @@ from recon.mapping.pairs import PairOptions, choose_pairs
 from recon.mapping.positions import in_gps_metres
 from recon.mapping.refine import RefineOptions, refine
 from recon.mapping.rgbd import RgbdOptions, map_with_depth
+from recon.mapping.veto import drop_contradicted_pairs
 from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
 
 _log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ def build_map(
     answers = sharpen(capture, cameras, matches, options.subpixel)
     if answers:
         add_matches(database_path, answers, options.features)
+    drop_contradicted_pairs(database_path, cameras, relative_poses)
     report(2, 4)
     model, log = _first_model(database_path, images_dir, capture, cameras, options)
     if model is not None and _solid(model) is not model:
@@ -220,6 +223,7 @@ def _reasons(
 ) -> list[Rejected]:
     """Why each photo outside ``registered`` is not in the map."""
     verified = verified_counts(database_path)
+    turning = turning_pairs(database_path)
     need = options.mapper.min_registration_inliers
     result = []
     for view in capture.views:
@@ -240,6 +244,11 @@ def _reasons(
             reason = "no verified matches with any other photo"
         elif registered and not inside:
             reason = f"matches only {len(others)} photos that are not in the map themselves (at most {best} matches)"
+        elif not registered and all(pair in turning for pair in mine):
+            reason = (
+                f"its {sum(mine.values())} matches with {len(others)} photos fit a camera that only turned in its "
+                "place: without a step aside nothing tells depth"
+            )
         else:
             with_map = sum(n for pair, n in mine.items() if set(pair) & inside) if inside else sum(mine.values())
             reason = (

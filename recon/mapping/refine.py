@@ -11,6 +11,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.mapping.answers import with_own_spread
 from recon.mapping.bundle import BundleOptions, BundleResult, BundleState, adjust
 from recon.mapping.factors import PoseFactors, PositionFactors
 from recon.mapping.incremental import bundle_with_colmap
@@ -54,6 +55,8 @@ def refine(
 ) -> tuple[MapModel, NDArray[np.float64]]:
     """Adjusts the map with all evidence; returns it with the reprojection errors [M] of its observations in pixels."""
     options = options or RefineOptions()
+    if pose_factors is not None:
+        pose_factors = with_own_spread(pose_factors, model.state.poses)
     with_extras = (
         pose_factors is not None or position_factors is not None or bool(np.isfinite(model.observations.depth).any())
     )
