@@ -1,6 +1,6 @@
 """A whole capture of a procedural world: JPEG photos with EXIF, and ground truth in the layout of the real test data.
 
-``python -m recon.synth.capture FOLDER --seed 119`` writes::
+``python -m recon.synth.capture --folder FOLDER --seed 119`` writes::
 
     images/0000.jpg ...     photos, upright, with EXIF focal length (35 mm equivalent)
     gt/cameras.json         per photo K, size, R_cw, t_cw; pixel (0, 0) is the CENTRE of the top-left pixel
@@ -215,7 +215,10 @@ def write_capture(
     return views
 
 
-def main(folder: Path, seed: int = 119, options: SynthCaptureOptions | None = None) -> None:
+_DEFAULTS = SynthCaptureOptions()
+
+
+def main(folder: Path, seed: int = 119, options: SynthCaptureOptions = _DEFAULTS) -> None:
     """Write a synthetic capture with ground truth."""
     write_capture(folder, seed, options=options)
 

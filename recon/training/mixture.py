@@ -9,7 +9,7 @@ each data set's share of them exactly (to 1/1024), in a random order of its own;
     dialect: recon-1
     weights: explicit            # or: uniform, by-size (number of items)
     group: 1                     # so many samples in a row from one data set: batches of one task need less padding
-    strict: false                # true: stop at the first unusable item instead of counting it and going on
+    strict: false                # true: stop at the first unusable item of real data instead of counting it
     datasets:
       depth-rooms:
         task: depth              # or: match, pose, object
@@ -106,6 +106,7 @@ class FileDataset:
     source: SampleSource
     weight: float = 1.0
     layout: Layout = "packed"
+    strict: bool = False
 
     def __len__(self) -> int:
         return len(self.source)
@@ -131,14 +132,13 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Data sets and their probabilities ``shares`` (sum 1); ``group`` and ``strict`` as in the file."""
+    """Data sets and their probabilities ``shares`` (sum 1); ``group`` as in the file."""
 
     datasets: tuple[RoomDataset | FileDataset, ...]
     shares: NDArray[np.float64]
     dialect: Dialect
     seed: int
     group: int = 1
-    strict: bool = False
 
     def place_of(self, index: int) -> tuple[int, int]:
         """Which data set sample ``index`` is drawn from, and which of its turns it is."""
@@ -157,7 +157,7 @@ class Mixture:
         """Sample ``index`` (0, 1, 2 ...); unusable items are passed over.
 
         Raises:
-            BadInputError: an unusable item in a strict mixture, or too many in a row.
+            BadInputError: an unusable item of a strict data set, or too many in a row.
         """
         chosen, turn = self.place_of(index)
         dataset = self.datasets[chosen]
@@ -166,9 +166,11 @@ class Mixture:
             try:
                 return Drawn(dataset.sample(self.dialect, turn + skipped, rng), skipped)
             except BadSampleError as error:
-                if self.strict:
+                if isinstance(dataset, FileDataset) and dataset.strict:
                     raise
-                logger.warning("data set %s: passed over: %s", dataset.name, error)
+                # a procedural view of bare walls is no fault in the data
+                level = logging.WARNING if isinstance(dataset, FileDataset) else logging.DEBUG
+                logger.log(level, "data set %s: passed over: %s", dataset.name, error)
                 last = error
         raise BadInputError(f"data set {dataset.name}: {_MOST_SKIPPED} unusable items in a row; the last: {last}")
 
@@ -262,7 +264,7 @@ def parse_mixture(data: Any, base: Path, where: str) -> Mixture:
                 f"{where}: datasets.{dataset.name}.task: dialect {dialect.name!r} has no {dataset.task} questions; it "
                 f"has: {', '.join(dialect.tasks)}"
             )
-    return Mixture(datasets, _shares(datasets, weighting, where), dialect, seed, group, strict)
+    return Mixture(datasets, _shares(datasets, weighting, where), dialect, seed, group)
 
 
 def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, where: str) -> NDArray[np.float64]:
@@ -318,7 +320,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         source = OPENERS[spec.format](spec)
         if not len(source):
             raise BadInputError(f"{place}.path: {spec.path} holds nothing usable")
-        return FileDataset(name, task, source, weight, layout)
+        return FileDataset(name, task, source, weight, layout, spec.strict)
     if not 0 <= entry.get("round_m", 0.0) <= 10:
         raise BadInputError(f"{place}.round_m: found {entry['round_m']}; accepted: 0 (exact) to 10 metres")
     if "round_m" in entry and task != "depth":
