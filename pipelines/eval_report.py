@@ -123,14 +123,18 @@ def meaning(name: str) -> str:
 
 
 def table(report: Report) -> list[tuple[str, ...]]:
-    """Rows of figure, value, interval, the best constant's where there is one, and meaning; the first is the head."""
+    """Rows of figure, value, interval, the best constant's where there is one, the figure that the paper's authors
+    published for their checkpoint, and meaning; the first is the head."""
     has_constants = bool(report.scores.constants)
-    rows = [("figure", "value", "95 % interval", *(("best constant",) if has_constants else ()), "meaning")]
+    theirs = {part.figure: part for part in reversed(PUBLISHED[report.task])}  # the first of a name is VLM3's own
+    constant_head = ("best constant",) if has_constants else ()
+    rows: list[tuple[str, ...]] = [("figure", "value", "95 % interval", *constant_head, "VLM3's paper", "meaning")]
     for name, value in report.scores.figures.items():
         interval = report.scores.intervals[name]
         between = f"{_number(interval.low)} .. {_number(interval.high)}" if math.isfinite(interval.low) else ""
         constant = (_constant(report, name),) if has_constants else ()
-        rows.append((name, _number(value), between, *constant, meaning(name)))
+        published = _number(theirs[name].value) if name in theirs else ""
+        rows.append((name, _number(value), between, *constant, published, meaning(name)))
     return rows
 
 
@@ -164,7 +168,8 @@ def as_text(report: Report) -> str:
 
 
 def _head(report: Report) -> list[str]:
-    what = "photos" if report.task in ("depth", "object") else "pairs"
+    what = "photo" if report.task in ("depth", "object") else "pair"
+    what += "s" if report.num_items != 1 else ""
     lines = [f"{report.task} by {report.answerer} on {report.data}: {report.num_questions} questions about "
              f"{report.num_items} {what}"]  # fmt: skip
     if report.left_out:
@@ -189,7 +194,7 @@ def _tail(report: Report) -> list[str]:
     if report.scores.constants:
         lines.append("best constants: chosen on these labels in hindsight, so that no constant answer does better")
     published = "; ".join(f"{part.figure} {part.value:g} ({part.of})" for part in PUBLISHED[report.task])
-    return [*lines, f"published by the paper's authors on their data, not measured here: {published}"]
+    return [*lines, f"VLM3's paper: published by its authors on their data, not measured here: {published}"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

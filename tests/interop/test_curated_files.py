@@ -85,7 +85,7 @@ def test_a_bad_depth_line_is_left_out_with_its_number_or_stops(tmp_path: Path, b
     assert [fault.line for fault in reading.faults] == [2]
     with pytest.raises(BadInputError, match=f"labels.jsonl line 2: .*{reason}.*without --strict"):
         read_depth_file(path, strict=True)
-    assert "1 lines left out (line 2: " in reading.faults_in_words()
+    assert "1 line left out (line 2: " in reading.faults_in_words()
 
 
 def test_a_file_with_nothing_usable_says_why(tmp_path: Path) -> None:

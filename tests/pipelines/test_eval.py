@@ -277,7 +277,7 @@ def test_bad_lines_and_photos_are_counted_or_stop(tmp_path: Path, teach: Any) ->
     report = evaluate(_options("depth", path, tmp_path / "out"))
     assert report.num_items == 3
     assert [fault.line for fault in report.faults] == [3]
-    assert "1 lines left out (line 5: " in report.left_out
+    assert "1 line left out (line 5: " in report.left_out
     text = as_text(report)
     assert "line 3" in text
     assert "line 5" in text

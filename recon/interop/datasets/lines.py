@@ -44,7 +44,8 @@ class Reading(Generic[T]):
             return ""
         shown = "; ".join(f"line {fault.line}: {fault.reason}" for fault in self.faults[:_SHOWN_FAULTS])
         more = f"; and {len(self.faults) - _SHOWN_FAULTS} more" if len(self.faults) > _SHOWN_FAULTS else ""
-        return f"{self.path}: {len(self.faults)} lines left out ({shown}{more})"
+        lines = "line" if len(self.faults) == 1 else "lines"
+        return f"{self.path}: {len(self.faults)} {lines} left out ({shown}{more})"
 
 
 def read_items(path: Path, read: Callable[[dict[str, Any], int], T], strict: bool) -> Reading[T]:
