@@ -120,7 +120,7 @@ def with_figures(profile: CheckpointProfile, task: str, report: dict[str, Any]) 
 def with_errors(profile: CheckpointProfile, task: str, figures: dict[str, Any]) -> CheckpointProfile:
     """The profile with a task's standard deviations, from the answers that were given."""
     tasks = dict(profile.tasks)
-    if task == "depth":
+    if task == "depth" and figures["silog"]:
         # with its tails, not the robust one: evidence is weighed by it
         tasks["depth"] = replace(profile.depth, log_sigma=round(figures["silog"] / 100, 3))
     elif task == "match" and figures["epe_median_px"]:

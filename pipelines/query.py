@@ -111,7 +111,7 @@ def write_questions(options: Options, task: Task, model: TaskModel, images: Sequ
     size = images[0].source_camera.width_px, images[0].source_camera.height_px
     if task == "object":
         boxes = [object.read_box(text, *size) for text in options.box]
-        if options.ask in object.FORMS:
+        if options.ask is not None and options.ask in object.FORMS:
             return [object.ask_form(dialect, images[0], options.ask, boxes)]
         return [object.ask(dialect, images[0], options.ask or "", boxes)]
     pixels = to_unified_pixels(images[0], corner_from_index([_read_pixel(text, *size) for text in options.at]))
