@@ -249,7 +249,7 @@ class _SftTrainer(Trainer):
         self._settings = settings
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        if self._settings.matrix_rate and self.optimizer is None:
+        if self._settings.matrix_rate and getattr(self, "optimizer", None) is None:
             self.optimizer = _matrix_optimiser(self.model, self._settings)
         optimizer = super().create_optimizer(*args, **kwargs)
         scale = self._settings.vision_scale

@@ -172,3 +172,29 @@ def test_bfloat16_and_checkpointing_give_nearly_the_same_losses(
         # recomputing changes nothing but the order of sums; bfloat16 has 3 digits (measured: at most 1.2 %)
         limit = 0.04 if name == "bf16" else 1e-4
         assert log[-1]["loss"] == pytest.approx(plain[6], rel=limit)
+
+
+def test_muon_trains_the_layers_matrices_holds_the_structure_and_resumes(
+    parts: Parts, tokenizer: PreTrainedTokenizerFast, mixture: Mixture, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, steps=4, matrix_rate=2e-3, hold_structure=True, vision_scale=0.0, log_every=1)
+    before = {name: weight.detach().clone() for name, weight in parts.model.named_parameters()}
+    arguments = (tokenizer, parts.image_processor, mixture)
+    whole = train(parts.model, *arguments, tmp_path / "whole", settings)
+    assert whole[-1]["loss"] < whole[0]["loss"]
+    masks = trainable_masks(parts.model)
+    for name, weight in parts.model.named_parameters():
+        if ".visual." in name:
+            assert torch.equal(weight, before[name]), name
+        elif name in masks:
+            assert torch.equal(weight[masks[name] == 0], before[name][masks[name] == 0]), name
+
+    def kill_at_3(done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    first, second = (new_model(SIZES["tiny"], tokenizer, seed=0) for _ in range(2))
+    with pytest.raises(Killed):
+        train(first, *arguments, tmp_path / "killed", settings, progress=kill_at_3)
+    continued = train(second, *arguments, tmp_path / "killed", settings, resume=True)
+    assert continued[-1]["loss"] == pytest.approx(whole[-1]["loss"], abs=1e-5)
