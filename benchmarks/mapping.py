@@ -36,6 +36,7 @@ from recon.evaluation.pose import angle_deg, evaluate_poses
 from recon.evidence.features import extract_features, match_features, verified_counts
 from recon.evidence.matches import ask_matches
 from recon.evidence.poses import ask_pose
+from recon.evidence.subpixel import SubpixelOptions
 from recon.interop.groundtruth import read_folder
 from recon.interop.result import Reconstructed
 from recon.mapping.coarse import sharpen
@@ -149,7 +150,10 @@ def run(
 def pairs(case: Case, matches: Sequence[Matches]) -> list[dict[str, Any]]:
     """What every pair gives: verified SIFT matches, and the oracle's before and after refinement against the truth."""
     verified = verified_counts(case.workspace / "features.db")
-    refined = {(m.name1, m.name2): m for m in sharpen(case.capture, case.cameras, matches)}
+    refined = {
+        (m.name1, m.name2): m
+        for m in sharpen(case.capture, case.cameras, matches, SubpixelOptions(keep_coarse_below=0))
+    }
     rows = []
     for coarse in matches:
         key = (coarse.name1, coarse.name2)

@@ -39,6 +39,7 @@ class SubpixelOptions:
         max_noise_px: largest standard deviation of the refined position, from the windows' gradients.
         snap_px: matches move to the strongest corner within this distance in photo 1 first (0: stay).
         iterations: Gauss-Newton steps per pyramid level.
+        keep_coarse_below: pairs with fewer refined matches keep the coarse ones that fit their geometry, too.
     """
 
     patch_px: int = 19
@@ -49,6 +50,7 @@ class SubpixelOptions:
     max_noise_px: float = 0.3
     snap_px: float = 6.0
     iterations: int = 10
+    keep_coarse_below: int = 30
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ def sharpen(
 ) -> list[Matches]:
     """Refined matches of every pair: those that geometry and the photos' windows agree to.
 
-    Matches whose error is unknown, or already below half a pixel, stay as they are.
+    Where they are few (photos far apart, walls without texture), the coarse ones that fit the pair's geometry stay
+    beside them: the map's robust weights take what they are worth. Matches whose error is unknown, or already below
+    half a pixel, stay as they are.
     """
     options = options or SubpixelOptions()
 
@@ -48,14 +50,22 @@ def sharpen(
         if not pair.sigma_px > _PRECISE_PX:
             result.append(pair)
             continue
-        keep = coarse_inliers(cameras[pair.name1], cameras[pair.name2], pair)
+        inliers = coarse_inliers(cameras[pair.name1], cameras[pair.name2], pair)
+        keep = inliers if inliers is not None else np.ones(len(pair.pixels1), dtype=bool)
         refined = refine_matches(
             pyramid(pair.name1), pyramid(pair.name2), pair.pixels1[keep], pair.pixels2[keep], pair.sigma_px, options
         )
         row = np.flatnonzero(keep)[refined.row]
+        rest = row[:0]
+        if inliers is not None and len(row) < options.keep_coarse_below:
+            rest = np.setdiff1d(np.flatnonzero(inliers), row)
         result.append(
             dataclasses.replace(
-                pair, pixels1=refined.pixels1, pixels2=refined.pixels2, score=pair.score[row], sigma_px=_PRECISE_PX
+                pair,
+                pixels1=np.concatenate([refined.pixels1, pair.pixels1[rest]]),
+                pixels2=np.concatenate([refined.pixels2, pair.pixels2[rest]]),
+                score=np.concatenate([pair.score[row], pair.score[rest]]),
+                sigma_px=_PRECISE_PX if len(rest) == 0 else pair.sigma_px,
             )
         )
         _log.info(
@@ -65,8 +75,8 @@ def sharpen(
     return result
 
 
-def coarse_inliers(camera1: Camera, camera2: Camera, pair: Matches) -> NDArray[np.bool_]:
-    """Which matches ``[N]`` fit the pair's two-view geometry at their own error; all where too few fit any."""
+def coarse_inliers(camera1: Camera, camera2: Camera, pair: Matches) -> NDArray[np.bool_] | None:
+    """Which matches ``[N]`` fit the pair's two-view geometry at their own error; None where too few fit any."""
     settings = pycolmap.TwoViewGeometryOptions()
     settings.min_num_inliers = _FEWEST
     settings.ransac.max_error = _WIDTH_SIGMAS * pair.sigma_px
@@ -80,4 +90,4 @@ def coarse_inliers(camera1: Camera, camera2: Camera, pair: Matches) -> NDArray[n
     )
     inliers = np.zeros(len(pair.pixels1), dtype=bool)
     inliers[geometry.inlier_matches[:, 0].astype(int) if len(geometry.inlier_matches) else []] = True
-    return inliers if inliers.sum() >= _FEWEST else np.ones(len(pair.pixels1), dtype=bool)
+    return inliers if inliers.sum() >= _FEWEST else None

@@ -35,7 +35,8 @@ from recon.mapping.model import MapModel, drop_views, to_scene, write_model
 from recon.mapping.pairs import PairOptions, choose_pairs
 from recon.mapping.positions import in_gps_metres
 from recon.mapping.refine import RefineOptions, refine
-from recon.mapping.rgbd import RgbdOptions, map_with_depth
+from recon.mapping.rgbd import map_with_depth
+from recon.mapping.rgbd_pairs import RgbdOptions
 from recon.mapping.veto import drop_contradicted_pairs
 from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
 

@@ -16,7 +16,8 @@ from recon.capture.options import CaptureOptions
 from recon.evaluation.pose import evaluate_poses
 from recon.interop.colmap import read_ground_truth
 from recon.mapping.map import build_map
-from recon.mapping.rgbd import RgbdOptions, depth_at, map_with_depth
+from recon.mapping.rgbd import map_with_depth
+from recon.mapping.rgbd_pairs import RgbdOptions, depth_at
 from recon.mapping.scale import estimate_scale
 from recon.types import Camera
 from tests.helpers import shared_data
