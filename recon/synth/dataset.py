@@ -29,6 +29,7 @@ __all__ = [
     "random_lens",
     "random_pair",
     "random_view",
+    "random_viewpoint",
     "render_view",
     "split_of",
     "split_seed",
@@ -180,6 +181,7 @@ def random_view(
     focal_px: float | None = None,
     scenery: Scenery = "room",
     device: Device = "cpu",
+    attempt: int = 0,
 ) -> SynthView:
     """A view of the world of ``seed``, from a random place with a random lens.
 
@@ -188,12 +190,25 @@ def random_view(
         width_px, height_px, focal_px: of the picture; what is None is drawn (``random_camera``).
         scenery: indoors or outdoors.
         device: where the picture is rendered (the places are looked for on the CPU).
+        attempt: names another view of the same world.
     """
-    rng = np.random.default_rng([seed, 2])
     world = make_world(seed, scenery)
+    camera, pose, lens = random_viewpoint(world, width_px, height_px, focal_px, attempt)
+    return render_view(world, camera, pose, lens=lens, device=device)
+
+
+def random_viewpoint(
+    world: World,
+    width_px: int | None = None,
+    height_px: int | None = None,
+    focal_px: float | None = None,
+    attempt: int = 0,
+) -> tuple[Camera, NDArray[np.float64], Lens]:
+    """Camera, pose [3, 4] and lens of a view of ``random_view``, a function of the world's seed and the arguments."""
+    rng = np.random.default_rng([world.seed, 2, attempt] if attempt else [world.seed, 2])
     camera = random_camera(rng, width_px, height_px, focal_px)
     pose = _random_pose(rng, world, camera)
-    return render_view(world, camera, pose, lens=random_lens(rng), device=device)
+    return camera, pose, random_lens(rng)
 
 
 def random_pair(

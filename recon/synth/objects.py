@@ -7,6 +7,7 @@ SpatialRGPT's labels, arXiv 2406.01584).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,23 @@ class ViewObject:
     high_m: tuple[float, float, float]
     visible: float
     pixels: float
+
+
+MIN_VISIBLE = 0.55  # of a thing's image box, for questions about it
+MIN_PIXELS = 0.002  # of the image
+MIN_SIDE = 0.02  # of the image's long edge
+
+
+def well_seen(things: Sequence[ViewObject], camera: Camera) -> tuple[ViewObject, ...]:
+    """Those of a view's things that are seen well enough to be asked about."""
+    side = MIN_SIDE * max(camera.width_px, camera.height_px)
+    return tuple(
+        thing
+        for thing in things
+        if thing.visible >= MIN_VISIBLE
+        and thing.pixels >= MIN_PIXELS
+        and min(thing.box_px[2] - thing.box_px[0], thing.box_px[3] - thing.box_px[1]) >= side
+    )
 
 
 def levelled_from_cam(cam_from_world: NDArray[np.float64]) -> NDArray[np.float64]:

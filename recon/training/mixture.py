@@ -19,6 +19,7 @@ each data set's share of them exactly (to 1/1024), in a random order of its own;
         weight: 1.0              # for explicit weights only
         layout: packed           # questions do not see each other; or: turns, of one chat
         scenery: room            # or: block (outdoors)
+        views: any               # or, for task object: things (each view the best of six places)
         image: {mode: focal, target_px: 224}   # optional: other images than the dialect's (mode focal or long_edge)
         round_m: 0.5             # optional, depth only: coarse labels for a beginner
       real:
@@ -75,6 +76,7 @@ class RoomDataset:
     scenery: Scenery = "room"
     layout: Layout = "packed"
     image: ImageProfile | None = None
+    views: Literal["any", "things"] = "any"
 
     def __len__(self) -> int:
         return self.rooms
@@ -84,7 +86,8 @@ class RoomDataset:
         profile, index = self.image or image_profile(dialect, self.task), turn % self.rooms
         flip = rng.random() < 0.5
         if self.task in ("depth", "object"):
-            view = pooled_view(self.pool, self.split, index, profile, self.scenery)
+            shape: Literal["view", "things"] = "things" if self.views == "things" else "view"
+            view = pooled_view(self.pool, self.split, index, profile, self.scenery, shape)
             view = view.flipped() if flip else view
             if self.task == "object":
                 return object_sample(view, dialect, self.questions, rng, self.name, self.layout)
@@ -284,12 +287,14 @@ def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, whe
 _KINDS: Mapping[str, Any] = {
     "task": str, "rooms": int, "pool": str, "questions": int, "weight": (int, float), "split": str, "scenery": str,
     "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool, "image": dict,
+    "views": str,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "task": TASKS,
     "split": ("train", "validation"),
     "scenery": ("room", "block"),
     "layout": ("packed", "turns"),
+    "views": ("any", "things"),
 }
 
 
@@ -299,7 +304,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
     if from_files:
         _check_keys(entry, ("format", "task", "path"), ("questions", "weight", "layout", "strict"), place)
     else:
-        optional = ("questions", "weight", "split", "scenery", "layout", "round_m", "image")
+        optional = ("questions", "weight", "split", "scenery", "layout", "round_m", "image", "views")
         _check_keys(entry, ("task", "rooms", "pool"), optional, place)
     for key, value in entry.items():
         if (isinstance(value, bool) and _KINDS[key] is not bool) or not isinstance(value, _KINDS[key]):
@@ -323,6 +328,8 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         return FileDataset(name, task, source, weight, layout, spec.strict)
     if not 0 <= entry.get("round_m", 0.0) <= 10:
         raise BadInputError(f"{place}.round_m: found {entry['round_m']}; accepted: 0 (exact) to 10 metres")
+    if entry.get("views") == "things" and task != "object":
+        raise BadInputError(f"{place}.views: things are for task object, found task {task!r}")
     if "round_m" in entry and task != "depth":
         raise BadInputError(f"{place}.round_m: it is for depth, found task {task!r}")
     return RoomDataset(
@@ -336,6 +343,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         split=cast(Literal["train", "validation"], entry.get("split", "train")),
         scenery=cast(Scenery, entry.get("scenery", "room")),
         layout=layout,
+        views=cast(Literal["any", "things"], entry.get("views", "any")),
         image=_read_image(entry["image"], f"{place}.image") if "image" in entry else None,
     )
 

@@ -24,8 +24,17 @@ from PIL import Image
 from recon.cameras.unify import ImageProfile, unify
 from recon.errors import BadInputError
 from recon.synth.correspondence import true_correspondence
-from recon.synth.dataset import MIN_OVERLAP, Scenery, Split, make_world, random_pair, random_view, split_seed
-from recon.synth.objects import ViewObject, view_objects
+from recon.synth.dataset import (
+    MIN_OVERLAP,
+    Scenery,
+    Split,
+    make_world,
+    random_pair,
+    random_view,
+    random_viewpoint,
+    split_seed,
+)
+from recon.synth.objects import ViewObject, view_objects, well_seen
 from recon.synth.render import Device, SynthView, render_geometry
 from recon.synth.world import World
 from recon.types import Camera, FloatArray, ImageArray, UnifiedImage
@@ -35,9 +44,11 @@ LARGE_PHOTO_SCALE = (1.05, 1.3)  # ... or so much, where rendering takes seconds
 LARGE_TARGET_PX = 512
 MIN_BASELINE_M = 0.05
 _ATTEMPTS = 8
+_CANDIDATES = 6  # viewpoints to choose from where things shall be seen
+_PROBE_PX = 96
 _GRID = 24  # overlap is measured at 24 x 24 points
 
-Shape = Literal["view", "pair"]
+Shape = Literal["view", "pair", "things"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,24 @@ def render_pooled_view(
     return _pooled(view, make_world(seed, scenery), profile, rng, with_normals=False)
 
 
+def render_pooled_things(
+    seed: int, profile: ImageProfile, scenery: Scenery = "room", device: Device = "cpu"
+) -> PooledView:
+    """As :func:`render_pooled_view`, from that of 6 places that shows the most things well: for object questions."""
+    rng = np.random.default_rng([seed, 13])
+    world, focal_px = make_world(seed, scenery), _photo_focal_px(rng, profile)
+    most, best = -1, 0
+    for attempt in range(1, 1 + _CANDIDATES):
+        camera, pose, _ = random_viewpoint(world, focal_px=focal_px, attempt=attempt)
+        scale = _PROBE_PX / max(camera.width_px, camera.height_px)
+        probe = camera.resized(round(camera.width_px * scale), round(camera.height_px * scale))
+        count = len(well_seen(view_objects(world, probe, pose, render_geometry(world, probe, pose)[2]), probe))
+        if count > most:
+            most, best = count, attempt
+    view = random_view(seed, focal_px=focal_px, scenery=scenery, device=device, attempt=best)
+    return _pooled(view, world, profile, rng, with_normals=False)
+
+
 def render_pooled_pair(
     seed: int, profile: ImageProfile, scenery: Scenery = "room", device: Device = "cpu"
 ) -> PooledPair:
@@ -170,8 +199,8 @@ def _pooled(
 
 def pool_path(folder: Path, split: Split, index: int, shape: Shape = "view", scenery: Scenery = "room") -> Path:
     """File of item ``index`` of a split."""
-    kind = {("view", "room"): "", ("pair", "room"): "pair-", ("view", "block"): "block-", ("pair", "block"): "bpair-"}
-    return folder / f"{kind[shape, scenery]}{split_seed(split, index):08d}.npz"
+    prefix = ("block-" if scenery == "block" else "") + ("" if shape == "view" else f"{shape}-")
+    return folder / f"{prefix}{split_seed(split, index):08d}.npz"
 
 
 def render_pool(
@@ -204,14 +233,21 @@ def render_pool(
     return rendered
 
 
-def pooled_view(folder: Path, split: Split, index: int, profile: ImageProfile, scenery: Scenery = "room") -> PooledView:
-    """View ``index`` of a split from the pool; rendered and kept when it is not there yet.
+def pooled_view(
+    folder: Path,
+    split: Split,
+    index: int,
+    profile: ImageProfile,
+    scenery: Scenery = "room",
+    shape: Literal["view", "things"] = "view",
+) -> PooledView:
+    """View ``index`` of a split from the pool (``things``: one that shows many); rendered when it is not there yet.
 
     Raises:
         BadInputError: the file is damaged, or was rendered for another profile.
     """
-    render_pool(folder, split, index, 1, profile, shape="view", scenery=scenery)
-    path = pool_path(folder, split, index, "view", scenery)
+    render_pool(folder, split, index, 1, profile, shape=shape, scenery=scenery)
+    path = pool_path(folder, split, index, shape, scenery)
     view = read_view(path)
     _check_profile(path, view, profile)
     return view
@@ -229,8 +265,9 @@ def pooled_pair(folder: Path, split: Split, index: int, profile: ImageProfile, s
 def _rendered(
     seed: int, profile: ImageProfile, shape: Shape, scenery: Scenery, device: Device
 ) -> dict[str, NDArray[Any]]:
-    if shape == "view":
-        return _arrays(render_pooled_view(seed, profile, scenery, device), "")
+    if shape != "pair":
+        render = render_pooled_view if shape == "view" else render_pooled_things
+        return _arrays(render(seed, profile, scenery, device), "")
     pair = render_pooled_pair(seed, profile, scenery, device)
     return _arrays(pair.first, "first_") | _arrays(pair.second, "second_")
 
@@ -252,7 +289,7 @@ def list_pool(folder: Path) -> list[Path]:
     Raises:
         BadInputError: not a folder, or no view in it.
     """
-    paths = sorted(folder.glob("[0-9]*.npz")) + sorted(folder.glob("block-*.npz")) if folder.is_dir() else []
+    paths = sorted(folder.glob("[0-9]*.npz")) + sorted(folder.glob("block-[0-9]*.npz")) if folder.is_dir() else []
     if not paths:
         raise BadInputError(f"{folder}: no rendered views (NNNNNNNN.npz) in this pool; render it first")
     return paths

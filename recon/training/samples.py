@@ -18,7 +18,7 @@ from recon.questions import depth, match, pose
 from recon.questions import object as regions
 from recon.questions.dialects import POSE_KINDS, Dialect
 from recon.synth.correspondence import true_correspondence
-from recon.synth.objects import ViewObject
+from recon.synth.objects import ViewObject, well_seen
 from recon.training.encode import Layout, Lesson, Sample
 from recon.training.pool import PooledPair, PooledView
 from recon.training.sources import BadSampleError
@@ -130,9 +130,6 @@ def spread_pixels(camera: Camera, count: int, rng: np.random.Generator) -> NDArr
 # ---------------------------------------------------------------------------------------------------------------------
 # object questions
 
-MIN_VISIBLE = 0.55  # of a thing's image box, for questions about it
-MIN_PIXELS = 0.002  # of the image
-MIN_SIDE_PX = 0.02  # of the image's long edge
 _CLEAR_RATIO = 1.2  # between sizes that are compared
 _CLEAR_SHIFT_M = 0.15  # between places that are compared
 _CLEAR_LENGTH_M = 0.1  # shorter ones are not asked: two decimals say too little about them
@@ -222,14 +219,7 @@ on exact boxes of the whole things.
 
 def named_objects(view: PooledView) -> tuple[ViewObject, ...]:
     """The things of a view that are seen well enough to be asked about."""
-    side = MIN_SIDE_PX * max(view.image.camera.width_px, view.image.camera.height_px)
-    return tuple(
-        thing
-        for thing in view.objects
-        if thing.visible >= MIN_VISIBLE
-        and thing.pixels >= MIN_PIXELS
-        and min(thing.box_px[2] - thing.box_px[0], thing.box_px[3] - thing.box_px[1]) >= side
-    )
+    return well_seen(view.objects, view.image.camera)
 
 
 def object_sample(

@@ -68,6 +68,10 @@ def test_pools_are_relative_to_the_file(tmp_path: Path) -> None:
         ({"colour": 1}, "unknown colour"),
         ({"group": 0}, "group is 0"),
         (
+            {"datasets": {"a": {"task": "depth", "rooms": 1, "pool": "p", "views": "things"}}},
+            "things are for task object",
+        ),
+        (
             {"datasets": {"a": {"task": "pose", "rooms": 1, "pool": "p", "image": {"mode": "wide", "target_px": 9}}}},
             "mode 'wide' is unknown",
         ),
@@ -223,3 +227,13 @@ def test_images_may_differ_from_the_dialect_s(tmp_path: Path) -> None:
     cameras = [mixture.sample(index).images[0].camera for index in range(8)]
     assert {max(camera.width_px, camera.height_px) for camera in cameras} == {96}
     assert max(camera.focal_px for camera in cameras) > 1.05 * min(camera.focal_px for camera in cameras)
+
+
+def test_the_documented_mixture_is_accepted(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "training-data.md").read_text(encoding="utf-8")
+    data = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    with pytest.raises(BadInputError, match=r"curated/labels\.jsonl"):  # that file is not there
+        parse_mixture(data, tmp_path, "m.yaml")
+    del data["datasets"]["indoor-photos"]
+    mixture = parse_mixture(data, tmp_path, "m.yaml")
+    assert {dataset.task for dataset in mixture.datasets} == {"depth", "match", "pose", "object"}

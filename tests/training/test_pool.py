@@ -21,6 +21,7 @@ from recon.training.pool import (
     render_pooled_pair,
     render_pooled_view,
 )
+from recon.training.samples import named_objects
 
 SMALL = ImageProfile("focal", 64)
 
@@ -74,6 +75,14 @@ def test_a_pool_is_rendered_once_and_continued(folder: Path) -> None:
     assert calls == [(1, 2), (2, 2)]
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert [path.name for path in list_pool(folder)] == ["00000000.npz", "00000001.npz"]  # views, not pairs
+
+
+def test_views_of_things_show_more_than_others(tmp_path: Path) -> None:
+    plain = [render_pooled_view(split_seed("train", index), SMALL) for index in range(4)]
+    chosen = [pooled_view(tmp_path, "train", index, SMALL, shape="things") for index in range(4)]
+    assert sum(len(named_objects(view)) for view in chosen) > 1.5 * sum(len(named_objects(view)) for view in plain)
+    assert all(named_objects(view) for view in chosen)
+    assert (tmp_path / "things-00000000.npz").exists()
 
 
 def test_pools_of_another_profile_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> None:
