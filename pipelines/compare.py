@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
+from pipelines.report.write import check_report_path, write_report
 from pipelines.summary import known_numbers, versions
 from pipelines.workspace import check_output_folder, readable_os_errors, write_text
 from recon.errors import BadInputError
@@ -35,6 +36,8 @@ class Options:
     """what it is measured against; can be given several times"""
     json: Path | None = None
     """also write everything as JSON to this file"""
+    report: Path | None = None
+    """also write a page with tables and plots to this file (.html); of a run of ours it is the whole report"""
     quiet: bool = False
     """no table"""
     how: OmitArgPrefixes[CompareOptions] = field(default_factory=CompareOptions)
@@ -46,11 +49,15 @@ def run(options: Options) -> None:
         raise BadInputError("--with OTHER is missing; give one or more results or ground truths to compare with")
     if options.json is not None:
         check_output_folder(options.json.absolute().parent, "--json")
+    if options.report is not None:
+        check_report_path(options.report, "--report")
     comparisons = compare_all(options.result, options.with_, options.how)
     if options.json is not None:
         content = {"format": 1, "comparisons": [c.as_json() for c in comparisons], "versions": versions()}
         with readable_os_errors():
             write_text(options.json, json.dumps(known_numbers(plain_data(content)), indent=1) + "\n")
+    if options.report is not None:
+        write_report(options.result, options.report, comparisons)
     if not options.quiet:
         print("\n\n".join(text(comparison) for comparison in comparisons))
 

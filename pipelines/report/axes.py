@@ -95,7 +95,7 @@ def find_viewpoint(scene: Scene, points: Float64Array, axes: Axes) -> Viewpoint:
     """From where the photos were taken when most look the same way; from high up when they look all around."""
     placed = points @ axes.matrix.T
     low, high = np.percentile(placed, [8, 92], axis=0)
-    middle, half = (low + high) / 2, (high - low) / 2 / 0.84
+    middle, half = (low + high) / 2, (high - low) / 2 / 0.94
     signs = np.stack(np.meshgrid(*[[-1, 1]] * 3, indexing="ij"), axis=-1).reshape(8, 3)
     looks = np.array([view.cam_from_world[2, :3] for view in scene.views]).reshape(-1, 3)
     look = looks.mean(axis=0) if len(looks) else np.zeros(3)

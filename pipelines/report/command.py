@@ -9,10 +9,8 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from pipelines.compare import compare_all
-from pipelines.report.write import ReportOptions, write_report
+from pipelines.report.write import ReportOptions, check_report_path, write_report
 from pipelines.runs import open_run
-from pipelines.workspace import check_output_folder
-from recon.errors import BadInputError
 from recon.evaluation.compare import CompareOptions
 
 __all__ = ["Options", "run"]
@@ -42,11 +40,7 @@ def run(options: Options) -> None:
     options.contents.check()
     open_run(options.run)  # says what is wrong before anything is compared
     if options.out is not None:
-        if options.out.suffix.lower() not in (".html", ".htm"):
-            raise BadInputError(f"--out {options.out}: the name of a report ends in .html")
-        check_output_folder(options.out.absolute().parent, "--out")
-        if options.out.is_dir():
-            raise BadInputError(f"--out {options.out}: is a folder; name a file")
+        check_report_path(options.out, "--out")
     comparisons = compare_all(options.run, options.with_, options.compare) if options.with_ else []
     target = write_report(options.run, options.out, comparisons, options.contents)
     if not options.quiet:

@@ -20,6 +20,7 @@ from recon.surface.thin import cluster_vertices
 from recon.surface.types import Mesh, PointCloud
 from recon.types import PosedView, Scene
 
+_CAMERAS_IN_SIGHT = 40
 _ENOUGH = 100  # map points to frame the view by
 _AROUND = 4.0  # times the scene's extent: map points farther away are left out of the view
 
@@ -66,7 +67,7 @@ def view_3d(run: Run, max_faces: int, max_points: int, pictured: Mapping[str, in
     data: dict[str, Any] = {
         "up": axes.up.tolist(),
         "direction": viewpoint.direction.tolist(),
-        "corners": viewpoint.corners.tolist(),
+        "in_sight": _in_sight(scene, viewpoint),
         "target": viewpoint.target.tolist(),
         "size": viewpoint.size,
         "frustum": _frustum_size(scene, viewpoint.size),
@@ -166,6 +167,16 @@ def _camera(view: PosedView, pictured: Mapping[str, int]) -> dict[str, Any]:
     if view.name in pictured:
         row["photo"] = pictured[view.name]
     return row
+
+
+def _in_sight(scene: Scene, viewpoint: Viewpoint) -> list[list[float]]:
+    """What the first view must show: the corners of the scene's middle, and most of the cameras."""
+    centres = np.array([view.centre_world for view in scene.views]).reshape(-1, 3)
+    if len(centres):
+        away = np.linalg.norm(centres - viewpoint.target, axis=1)
+        centres = centres[away <= min(float(np.percentile(away, 90)), 1.5 * viewpoint.size)]
+        centres = centres[:: max(1, len(centres) // _CAMERAS_IN_SIGHT)]
+    return [[round(float(v), 5) for v in spot] for spot in (*viewpoint.corners, *centres)]
 
 
 def _frustum_size(scene: Scene, size: float) -> float:

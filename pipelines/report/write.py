@@ -18,7 +18,7 @@ from pipelines.report.pairs import draw_pairs
 from pipelines.report.photos import photo_rows
 from pipelines.report.scene3d import view_3d
 from pipelines.runs import Run, open_run
-from pipelines.workspace import readable_os_errors
+from pipelines.workspace import check_output_folder, readable_os_errors
 from recon import __version__
 from recon.errors import BadInputError
 from recon.evaluation.compare import Comparison
@@ -50,6 +50,20 @@ class ReportOptions:
             raise BadInputError(f"--faces must be between 100 and {MAX_TARGET_FACES}, found {self.faces}")
         if not 100 <= self.points <= 5_000_000:
             raise BadInputError(f"--points must be between 100 and 5000000, found {self.points}")
+
+
+def check_report_path(path: Path, option: str) -> None:
+    """Fails early where no report can be written to ``path``, naming the ``option`` it came from.
+
+    Raises:
+        BadInputError: the name is not that of a page, or it is a folder.
+        OutputError: its folder can't be written.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise BadInputError(f"{option} {path}: the name of a report ends in .html")
+    if path.is_dir():
+        raise BadInputError(f"{option} {path}: is a folder; name a file")
+    check_output_folder(path.absolute().parent, option)
 
 
 def write_report(

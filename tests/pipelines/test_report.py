@@ -200,14 +200,14 @@ def test_comparisons_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
     assert set(heights[1:]) == {min(heights)}
 
 
-def test_a_report_of_comparisons_alone(tmp_path: Path) -> None:
-    from recon.evaluation.compare import CompareOptions, compare
-    from recon.interop.results import read_result
-
+def test_a_report_of_comparisons_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_truth(tmp_path, toy())
     write_mesh(wall(), tmp_path / "gt" / "mesh.ply")
-    truth = read_result(tmp_path)
-    path = write_report(tmp_path, tmp_path / "r.html", [compare(truth, truth, CompareOptions(points=2000))])
+    path = tmp_path / "r.html"
+    arguments = ["compare", str(tmp_path), "--with", str(tmp_path), "--points", "2000", "--report"]
+    assert cli.main([*arguments, str(path)]) == 0
+    assert cli.main([*arguments, str(tmp_path / "r.txt")]) == 1
+    assert "--report" in capsys.readouterr().err
     page = Page(path.read_text(encoding="utf-8"))
     assert page.count("canvas") == 0
     assert page.count("script") == 1

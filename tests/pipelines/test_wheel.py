@@ -40,7 +40,8 @@ def test_contents(wheel: Path) -> None:
         assert name in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"recon", "pipelines", "vlm3_kernels", "vlm3_recon"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assets = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "recon" / "assets").rglob("*.*")}
+    folders = (REPOSITORY / "recon" / "assets", REPOSITORY / "pipelines" / "report" / "assets")
+    assets = {path.relative_to(REPOSITORY).as_posix() for folder in folders for path in folder.rglob("*.*")}
     assert assets <= names
     assert "recon/assets/embedded/model.safetensors" in names
     assert wheel.stat().st_size < 20e6

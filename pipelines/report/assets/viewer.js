@@ -182,13 +182,13 @@
     requestAnimationFrame(step);
   }
 
-  // As near as it can be with the middle of the scene in sight, whatever the shape of the canvas.
+  // As near as it can be with the middle of the scene and most cameras in sight, whatever the shape of the canvas.
   function startView() {
     const target = new THREE.Vector3().fromArray(data.target);
     const direction = new THREE.Vector3().fromArray(data.direction);
     const probe = new THREE.PerspectiveCamera(FOV, camera.aspect, camera.near, camera.far);
     probe.up.copy(up);
-    const corners = data.corners.map((corner) => new THREE.Vector3().fromArray(corner));
+    const corners = data.in_sight.map((corner) => new THREE.Vector3().fromArray(corner));
     const fits = (distance) => {
       probe.position.copy(target).addScaledVector(direction, distance);
       probe.lookAt(target);
