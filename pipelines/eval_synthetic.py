@@ -1,7 +1,8 @@
 """Evaluation data from procedural worlds: photos and exact labels of a split, as the files that real data come in.
 
 The photos are those that training sees (``recon.training.pool``), of worlds that training never sees; they are rendered
-for the checkpoint's own image profile and written without loss.
+for the checkpoint's own image profile and written without loss. Object questions are asked in views that show many
+things.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from recon.interop.datasets.records import DepthItem, PairItem
 from recon.questions import object
 from recon.synth.correspondence import true_correspondence
 from recon.synth.dataset import Scenery, Split, split_seed
-from recon.training.pool import PooledView, render_pooled_pair, render_pooled_view
+from recon.training.pool import PooledView, render_pooled_pair, render_pooled_things, render_pooled_view
 from recon.training.samples import MEASURES, named_objects
 from recon.types import Task
 
 SPLITS = ("validation", "test")
 HIDDEN_SHARE = 0.2  # of match questions, where a pair has hidden points
-_FORMAT = 1
+_FORMAT = 2
 
 
 def split_of_source(data: str) -> Split | None:
@@ -123,7 +124,7 @@ def _scene(
     if task == "depth":
         return _depth(folder, render_pooled_view(seed, profile, scenery), questions, rng)
     if task == "object":
-        return _objects(folder, render_pooled_view(seed, profile, scenery), questions, rng)
+        return _objects(folder, render_pooled_things(seed, profile, scenery), questions, rng)
     pair = render_pooled_pair(seed, profile, scenery)
     names = [_photo(folder, view, f"{seed:08d}-{k}.png") for k, view in enumerate((pair.first, pair.second), start=1)]
     pixels1, pixels2 = np.zeros((0, 2)), np.zeros((0, 2))
