@@ -4,7 +4,7 @@
 
 ``DATA/fountain-P11`` holds ``images/`` and ``gt/cameras.json``; WORKSPACE is what ``vlm3-recon DATA/fountain-P11/images
 --out fountain.ply`` left. COLMAP runs with its defaults and one camera for all photos: SIFT, exhaustive matching,
-incremental mapping. Writes ``results/compare_fountain.json``.
+incremental mapping; and once more with the principal point refined. Writes ``results/compare_fountain.json``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ from pipelines.summary import known_numbers, versions
 from recon.evaluation.compare import CompareOptions
 
 
-def colmap_model(images: Path, folder: Path) -> Path:
-    """Maps photos with COLMAP's defaults; returns the folder of the largest model."""
+def colmap_models(images: Path, folder: Path) -> dict[str, Path]:
+    """Maps photos with COLMAP's defaults, and once more with the principal point refined; returns the models."""
     database = folder / "database.db"
     pycolmap.extract_features(database, images, camera_mode=pycolmap.CameraMode.SINGLE)
     pycolmap.match_exhaustive(database)
-    models = pycolmap.incremental_mapping(database, images, folder / "sparse")
-    best = max(models, key=lambda index: models[index].num_reg_images())
-    return folder / "sparse" / str(best)
+    models = {}
+    for name, refine in (("COLMAP", False), ("COLMAP, principal point refined", True)):
+        options = pycolmap.IncrementalPipelineOptions()
+        options.ba_refine_principal_point = refine
+        target = folder / ("sparse-refined" if refine else "sparse")
+        target.mkdir(parents=True, exist_ok=True)
+        made = pycolmap.incremental_mapping(database, images, target, options)
+        best = max(made, key=lambda index: made[index].num_reg_images())
+        models[name] = target / str(best)
+    return models
 
 
 def main() -> None:
@@ -43,12 +50,13 @@ def main() -> None:
         folder = options.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        model = colmap_model(options.data / "images", folder)
+        models = colmap_models(options.data / "images", folder)
         seconds = time.perf_counter() - started
-        comparisons = compare_all(options.workspace, (model, options.data), CompareOptions())
+        comparisons = compare_all(options.workspace, (*models.values(), options.data), CompareOptions())
     print("\n\n".join(text(comparison) for comparison in comparisons))
     rows = [comparison.as_json() for comparison in comparisons]
-    names = {str(options.workspace): "ours", str(model): "COLMAP", str(options.data): "ground truth"}
+    names = {str(options.workspace): "ours", str(options.data): "ground truth"}
+    names |= {str(path): name for name, path in models.items()}
     for row in rows:  # paths of one machine mean nothing elsewhere
         row["result"], row["reference"] = names[row["result"]], names[row["reference"]]
         row["notes"] = [_named(note, names) for note in row["notes"]]
