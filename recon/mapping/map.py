@@ -43,6 +43,7 @@ from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
 _log = logging.getLogger(__name__)
 
 _MIN_OBSERVATIONS = 10  # of a registered photo: fewer do not hold its six unknowns
+_MIN_TIED = 5  # of them, of points that three photos see
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,22 @@ def _no_map(reasons: Sequence[Rejected], log: Sequence[str]) -> MappingError:
     )
 
 
+def _loose(model: MapModel) -> list[str]:
+    """Photos that too few observations hold, or too few of points that two others see as well.
+
+    The latter tie a photo to the scale of the rest; a mapper that placed it by map points had fifteen of them.
+    """
+    obs = model.observations
+    shared = np.bincount(obs.point, minlength=len(model.state.points))[obs.point] >= 3
+    tied = np.bincount(obs.view[shared], minlength=len(model.names))
+    enough = (model.observations_per_view() >= _MIN_OBSERVATIONS) & ((tied >= _MIN_TIED) | (len(model.names) < 3))
+    return [name for name, good in zip(model.names, enough, strict=True) if not good]
+
+
 def _solid(model: MapModel) -> MapModel | None:
     """The model without photos that too few observations hold; None when fewer than two are left."""
     while True:
-        weak = [n for n, count in zip(model.names, model.observations_per_view()) if count < _MIN_OBSERVATIONS]
+        weak = _loose(model)
         if not weak:
             return model
         if len(model.names) - len(weak) < 2:
@@ -207,7 +220,7 @@ def _with_answers(
 
 def _weak(model: MapModel, relative_poses: Sequence[RelativePose]) -> list[str]:
     """Photos with too few observations to hold them, and no two answers about their pose that agree with the map."""
-    few = {n for n, count in zip(model.names, model.observations_per_view()) if count < _MIN_OBSERVATIONS}
+    few = set(_loose(model))
     if not few:
         return []
     index = {name: i for i, name in enumerate(model.names)}
