@@ -20,7 +20,7 @@ from recon.questions.dialects import POSE_KINDS, Dialect
 from recon.synth.correspondence import true_correspondence
 from recon.synth.objects import ViewObject, well_seen
 from recon.training.encode import Layout, Lesson, Sample
-from recon.training.pool import PooledPair, PooledView
+from recon.training.pooled import PooledPair, PooledView
 from recon.training.sources import BadSampleError
 from recon.types import Camera
 
