@@ -23,9 +23,9 @@ import tyro
 from benchmarks.provenance import provenance
 from recon.questions.dialects import get_dialect
 from recon.synth.dataset import Scenery, random_view, split_seed
+from recon.training.datasets import RoomDataset, image_profile
 from recon.training.encode import Encoder
 from recon.training.export import build_parts
-from recon.training.datasets import RoomDataset, image_profile
 from recon.training.mixture import Mixture
 from recon.training.pooled import render_pooled_pair, render_pooled_view
 from recon.types import Task
