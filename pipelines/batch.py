@@ -50,6 +50,8 @@ class Options:
     """of the results (.ply .pcd for clouds)"""
     as_: Annotated[Literal["mesh", "cloud"], arg(name="as")] = "mesh"
     """what to make"""
+    no_report: bool = False
+    """write no report.html into the workspaces"""
     overwrite: bool = False
     """forget what earlier runs computed"""
     quiet: bool = False
@@ -66,7 +68,8 @@ class Options:
     def of_scene(self, source: Path) -> SceneOptions:
         """The options of one scene's reconstruction."""
         return SceneOptions(
-            scene=source, out=self.out / f"{scene_name(source)}.{self.format}", as_=self.as_, overwrite=self.overwrite,
+            scene=source, out=self.out / f"{scene_name(source)}.{self.format}", as_=self.as_, no_report=self.no_report,
+            overwrite=self.overwrite,
             quiet=self.quiet, verbose=self.verbose, models=self.models, asking=self.asking, cameras=self.cameras,
             capture=self.capture, mapping=self.mapping, surface=self.surface,
         )  # fmt: skip

@@ -34,12 +34,13 @@ POSE_QUESTIONS = 4  # rotation angle, yaw pitch roll, direction, distance
 
 # Seconds of one CPU core, measured on fountain-P11 (11 photos of 1024x683) and the example room (16 of 640x480) with
 # the embedded checkpoint, by the clock of the process. Megapixels are those that a step works on: photos are reduced.
-# Two cores share some of it; other machines and checkpoints differ, so that only the order of size is said.
-_SECONDS_PER_MEGAPIXEL = {"photos": 0.05, "features": 1.6, "dense depth": 11.0}
-_SECONDS_PER_PHOTO = {"map": 1.0, "mesh": 0.6, "report": 0.15}
-_SECONDS_PER_PAIR = {"features": 0.1}
+# Estimated and measured: 81 and 77 s, 1.5 and 1.1 GiB (fountain); 121 and 136 s, 1.5 and 1.9 GiB (room). Two cores
+# share some of it; other machines and checkpoints differ, so that only the order of size is said.
+_SECONDS_PER_MEGAPIXEL = {"photos": 0.05, "features": 1.3, "dense depth": 15.0}
+_SECONDS_PER_PHOTO = {"map": 0.6, "mesh": 0.7, "report": 0.15}
+_SECONDS_PER_PAIR = {"features": 0.08}
 _SECONDS_PER_QUESTION = 0.002
-_BASE_MIB = 1100  # libraries, and the surface's volume of a room
+_BASE_MIB = 1500  # libraries, and the surface's volume of a room
 _MIB_PER_MEGAPIXEL = 60  # of the largest photo: features, depth search
 _DISK_MIB_PER_MEGAPIXEL = 12  # photo, features, depth maps
 
