@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from recon.cameras import pinhole
 from recon.surface.align import Alignment, FrameSamples, align, samples_in_frame
 from recon.surface.frames import Frame
+from recon.surface.join import join
 from recon.surface.options import DensifyOptions
 from recon.surface.smooth import interpolate
 from recon.surface.types import DepthMap
@@ -70,7 +71,8 @@ def complete(
 
     The confirmed pixels enter the alignment (as points) and the interpolation, there with the weight of good samples
     only (``anchor_log_sigma``): as exact ones, of which there are thousands, they would outvote the few samples on an
-    object of which no pixel is confirmed. None where there are too few samples.
+    object of which no pixel is confirmed. What step remains beside them is then carried on (:mod:`recon.surface.join`).
+    None where there are too few samples.
     """
     rows, columns = np.nonzero(np.isfinite(confirmed.depth_m))
     if len(rows) == 0:
@@ -96,7 +98,7 @@ def complete(
     if sum(len(part.depth_m) for part in used) < _MIN_SAMPLES:
         return None
     used.append(FrameSamples(pixels, depth_m, np.full(len(keep), anchor_log_sigma)))
-    return _interpolate(anchored, used, options)
+    return join(_interpolate(anchored, used, options), confirmed.depth_m)
 
 
 def sensor_depth(frame: Frame, depth_m: NDArray[np.float32], scale_known: bool, options: DensifyOptions) -> DepthMap:
