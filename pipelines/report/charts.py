@@ -87,7 +87,8 @@ def stage_bar(share: float) -> Markup:
     svg.set("aria-hidden", "true")
     svg.set("preserveAspectRatio", "none")
     put(svg, "rect", width=100, height=8, class_="rail")
-    put(svg, "rect", width=max(100 * min(max(share, 0.0), 1.0), 0.4), height=8, class_="fill")
+    if share > 0:
+        put(svg, "rect", width=max(100 * min(share, 1.0), 0.4), height=8, class_="fill")
     return markup(svg)
 
 
