@@ -18,20 +18,21 @@ MIN_ROWS = 16  # with fewer rows the call itself costs more than the product
 _onednn: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
-def uses_onednn(x: torch.Tensor) -> bool:
+def uses_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether a product with ``x`` [..., K] goes to oneDNN: float32 on a CPU, enough rows, no gradient wanted."""
     return (
         _onednn is not None
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and x.numel() >= MIN_ROWS * x.shape[-1]
+        and x.numel() >= MIN_ROWS * x.shape[-1] > 0
+        and weight.shape[0] > 0
         and not torch.is_grad_enabled()
     )
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``x`` [..., K] times ``weight`` [N, K] transposed, plus ``bias`` [N] -> [..., N]."""
-    if uses_onednn(x):
+    if uses_onednn(x, weight):
         out: torch.Tensor = _onednn(x, weight, bias, "none", [], "")
         return out
     return plain_linear(x, weight, bias)
@@ -39,7 +40,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 def gated(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """``silu(x gate^T) * (x up^T)``: the inner half of a SwiGLU; ``gate`` and ``up`` [N, K]."""
-    if uses_onednn(x):
+    if uses_onednn(x, gate):
         inner = _onednn(x, gate, None, "swish", [], "")
         out: torch.Tensor = _onednn.binary(x, inner, up, None, "mul")
         return out

@@ -157,7 +157,11 @@ class WaveDrafter:
 
     def draft(self, index: int, ids: Sequence[int]) -> list[int]:
         fitting = self._still_fitting(index, ids)
-        return fitting[0].continuation(ids) if fitting else []
+        if not fitting:
+            return []
+        rest = fitting[0].continuation(ids)
+        is_whole = len(ids) + len(rest) == len(fitting[0].elements)
+        return [] if self.stops and is_whole else rest  # the next token decides, and nothing behind it is wanted
 
     def is_complete(self, index: int, ids: Sequence[int]) -> bool:
         fitting = self._still_fitting(index, ids)
