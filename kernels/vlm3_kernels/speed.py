@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -178,7 +179,7 @@ def decode(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelRo
     own_bytes = 2 * s.num_questions * s.num_kv * s.own_tokens * s.dim * dtype.itemsize
     for name, num_prefix in (("decode: ours", s.num_prefix), ("decode: ours, own keys alone", 0)):
         keys = _keys(device, dtype, s, s.num_questions, s.own_tokens, num_prefix)
-        ms = median_ms(lambda keys=keys: attention.prefix_attention(query, keys, spans, s.dim**-0.5), device)
+        ms = median_ms(partial(attention.prefix_attention, query, keys, spans, s.dim**-0.5), device)
         flops = 4 * s.num_questions * s.num_heads * s.dim * (num_prefix + s.own_tokens)
         made.append(KernelRow(name, ms, tflops=flops / ms / 1e9, gbytes=own_bytes / ms / 1e6))
     return made

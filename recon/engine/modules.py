@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,8 +60,9 @@ def fast_modules(module: nn.Module) -> nn.Module | None:
         return FastLinear(module)
     if type(module) is nn.Conv3d and module.kernel_size == module.stride:
         return FastPatches(module)
-    if type(module) is Qwen3VLTextMLP and module.config.hidden_act == "silu":
-        return FastMLP(module.gate_proj, module.up_proj, module.down_proj)
+    if type(module) is Qwen3VLTextMLP:
+        mlp: Any = module
+        return FastMLP(mlp.gate_proj, mlp.up_proj, mlp.down_proj) if mlp.config.hidden_act == "silu" else None
     return None
 
 
@@ -81,7 +83,7 @@ def inference_twin(
     return twin
 
 
-def _copy(module: nn.Module, replace: Replace, old_config: object, new_config: object) -> nn.Module:
+def _copy(module: nn.Module, replace: Replace, old_config: Any, new_config: Any) -> nn.Module:
     replacement = replace(module)
     if replacement is not None:
         return replacement

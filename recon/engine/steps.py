@@ -9,6 +9,7 @@ take longer than their work.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class FixedSteps:
         self._filled_from: KeyValues | None = None
         self._passes: dict[tuple[int, int], _FixedPass] = {}
         self._slab_version: tuple[int, int] = (0, 0)
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # CUDA's handle of the memory that all graphs share
 
     def fits(self, batch: Batch) -> bool:
         """Whether a pass is small enough."""
@@ -192,7 +193,7 @@ class _FixedPass:
         token, figures = self._chooser.choose(hidden)
         return token[:num_tokens], figures[:num_tokens]
 
-    def record(self, prefix: KeyValues, slab: SuffixSlab, pool: tuple[int, int] | None) -> tuple[int, int]:
+    def record(self, prefix: KeyValues, slab: SuffixSlab, pool: Any) -> Any:
         """Records the pass as a graph in the given memory pool; returns the pool."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -204,8 +205,7 @@ class _FixedPass:
         with torch.cuda.graph(graph, pool=pool):
             self.outputs = self.run(prefix, slab, self._size, groups=False)
         self.graph = graph
-        made: tuple[int, int] = graph.pool()
-        return made
+        return graph.pool()
 
 
 def to_host(token: torch.Tensor, figures: torch.Tensor) -> tuple[Ints, Floats]:
