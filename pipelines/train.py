@@ -63,6 +63,10 @@ class TrainOptions:
     """Write the log for TensorBoard to OUT/tensorboard too."""
     save_every: int = 200
     """Steps between checkpoints."""
+    average: int = 1
+    """The finished weights are the mean of so many of the last checkpoints (1: those of the last step)."""
+    matrix_rate: float = 0.0
+    """Train the layers' matrices by Muon at this peak rate (2e-3 for the embedded checkpoint); 0: AdamW for all."""
     log_every: int = 20
     """Steps between log entries."""
     loader_processes: int = 1
@@ -105,6 +109,8 @@ def train(options: TrainOptions) -> None:
         hold_structure=options.hold_structure,
         bf16=options.bf16,
         gradient_checkpointing=options.gradient_checkpointing,
+        average=options.average,
+        matrix_rate=options.matrix_rate,
         lora_rank=options.lora_rank,
         tensorboard=options.tensorboard,
         save_every=options.save_every,
@@ -161,7 +167,7 @@ def dry_run(options: TrainOptions) -> str:
 def _check(options: TrainOptions) -> None:
     if (options.config is None) == (options.from_ is None):
         raise BadInputError("give exactly one of --config (begin from nothing) and --from (begin from a checkpoint)")
-    for name in ("steps", "batch", "save_every", "log_every"):
+    for name in ("steps", "batch", "save_every", "log_every", "average"):
         if getattr(options, name) < 1:
             flag = name.replace("_", "-")
             raise BadInputError(f"--{flag} is {getattr(options, name)}; accepted: 1 or more")
@@ -175,9 +181,11 @@ def _check(options: TrainOptions) -> None:
         raise BadInputError("--distil needs the tower that --school-vision makes; give both")
     if options.lora_rank and options.hold_structure:
         raise BadInputError("--lora-rank leaves all weights as they are; it does not go with --hold-structure")
+    if options.lora_rank and (options.average > 1 or options.matrix_rate):
+        raise BadInputError("--lora-rank does not go with --average or --matrix-rate")
     if options.config == LARGE and not options.dry_run:
         raise BadInputError(f"--config {LARGE} has no weights to begin from: give --from a checkpoint, or --dry-run")
-    for name in ("warmup", "decay", "loader_processes", "school_vision", "vision_scale", "lora_rank"):
+    for name in ("warmup", "decay", "loader_processes", "school_vision", "vision_scale", "lora_rank", "matrix_rate"):
         if getattr(options, name) < 0:
             flag = name.replace("_", "-")
             raise BadInputError(f"--{flag} is {getattr(options, name)}; accepted: 0 or more")

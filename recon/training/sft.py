@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
@@ -50,7 +51,9 @@ class SftSettings:
         weight_decay, beta2: of AdamW.
         bf16: matrix products in bfloat16 (weights stay float32).
         gradient_checkpointing: recompute activations, for models that don't fit otherwise.
-        save_every, log_every: in steps; the last two checkpoints are kept.
+        save_every, log_every: in steps; the last two checkpoints are kept, or those to average.
+        average: the finished weights are the mean of so many of the last checkpoints, which takes the noise of single
+            steps out of a high learning rate without lowering it. 1: the last step's own.
         hold_structure: keep the coordinate codes and the pointing of a new model as they were built
             (:func:`recon.training.structure.trainable_masks`); only for models of this project's own making.
         lora_rank: train low-rank additions of this rank to the text model's matrices (peft) and nothing else; they are
@@ -73,6 +76,7 @@ class SftSettings:
     gradient_checkpointing: bool = False
     save_every: int = 200
     log_every: int = 20
+    average: int = 1
     hold_structure: bool = False
     lora_rank: int = 0
     tensorboard: bool = False
@@ -134,7 +138,23 @@ def train(
     trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
     if settings.lora_rank:
         trained.merge_and_unload()  # the layers of ``model`` become plain again, with the additions in their weights
+    elif settings.average > 1:
+        _average(model, out, settings.average)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@torch.no_grad()
+def _average(model: nn.Module, out: Path, count: int) -> None:
+    """Puts the mean of the last ``count`` checkpoints (or of all there are) into the model's trained weights."""
+    folders = whole_checkpoints(out)[-count:]
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    means = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    for folder in folders:
+        weights = load_file(folder / "model.safetensors")
+        for name, mean in means.items():
+            mean += weights[name].to(mean) / len(folders)
+    for name, parameter in parameters.items():
+        parameter.copy_(means[name])
 
 
 def with_lora(model: Qwen3VLForConditionalGeneration, rank: int, seed: int = 0) -> Any:
@@ -193,7 +213,12 @@ def _hold(model: Qwen3VLForConditionalGeneration) -> None:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint in a run's folder that was written to its end (a kill may leave a part of one)."""
+    """The newest checkpoint in a run's folder that was written to its end; None where there is none."""
+    return next(reversed(whole_checkpoints(out)), None)
+
+
+def whole_checkpoints(out: Path) -> list[Path]:
+    """The checkpoints in a run's folder in the order of their steps, without parts of one that a kill may leave."""
     found = []
     for folder in out.glob("checkpoint-*"):
         number = folder.name.removeprefix("checkpoint-")
@@ -203,7 +228,7 @@ def newest_checkpoint(out: Path) -> Path | None:
             continue
         if number.isdigit() and any((folder / name).exists() for name in _WEIGHTS):
             found.append((int(number), folder))
-    return max(found)[1] if found else None
+    return [folder for _, folder in sorted(found)]
 
 
 def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:
@@ -228,7 +253,7 @@ def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         save_steps=settings.save_every,
-        save_total_limit=2,
+        save_total_limit=max(2, settings.average),
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         dataloader_num_workers=settings.loader_processes,

@@ -76,15 +76,15 @@ def test_depth_of_unseen_rooms_is_better_than_the_best_constants() -> None:
     hindsight = best_constants(truth)
     assert scores.delta1 > score_depth(np.full(len(truth), hindsight.for_delta1_m), truth).delta1
     assert scores.abs_rel < score_depth(np.full(len(truth), hindsight.for_abs_rel_m), truth).abs_rel
-    # a third of the lead on 200 test rooms must show on these (measured: 0.14 of 0.18 and 0.047 of 0.095)
+    # half of the lead on 200 test rooms must show on these
     measured = checkpoint.profile.measured
     lead_delta1 = measured["test_depth_delta1"] - measured["test_depth_delta1_of_best_constant"]
     lead_abs_rel = measured["test_depth_abs_rel_of_best_constant"] - measured["test_depth_abs_rel"]
     assert lead_delta1 > 0
     assert lead_abs_rel > 0
     assert scores.parse_rate == 1.0
-    assert scores.delta1 > constant_delta1 + lead_delta1 / 3
-    assert scores.abs_rel < constant_abs_rel - lead_abs_rel / 3
+    assert scores.delta1 > constant_delta1 + lead_delta1 / 2
+    assert scores.abs_rel < constant_abs_rel - lead_abs_rel / 2
 
 
 def test_the_recorded_figures_belong_to_test_rooms() -> None:

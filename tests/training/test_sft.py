@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
 from recon.errors import BadInputError
@@ -177,7 +178,7 @@ def test_bfloat16_and_checkpointing_give_nearly_the_same_losses(
 def test_muon_trains_the_layers_matrices_holds_the_structure_and_resumes(
     parts: Parts, tokenizer: PreTrainedTokenizerFast, mixture: Mixture, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, steps=4, matrix_rate=2e-3, hold_structure=True, vision_scale=0.0, log_every=1)
+    settings = replace(SETTINGS, steps=4, matrix_rate=2e-3, hold_structure=True, vision_scale=0.0, average=2)
     before = {name: weight.detach().clone() for name, weight in parts.model.named_parameters()}
     arguments = (tokenizer, parts.image_processor, mixture)
     whole = train(parts.model, *arguments, tmp_path / "whole", settings)
@@ -188,6 +189,12 @@ def test_muon_trains_the_layers_matrices_holds_the_structure_and_resumes(
             assert torch.equal(weight, before[name]), name
         elif name in masks:
             assert torch.equal(weight[masks[name] == 0], before[name][masks[name] == 0]), name
+
+    # the result is the mean of the checkpoints of steps 2 and 4
+    name = "model.language_model.layers.1.mlp.up_proj.weight"
+    saved = [load_file(tmp_path / "whole" / f"checkpoint-{n}" / "model.safetensors")[name] for n in (2, 4)]
+    assert not torch.equal(saved[0], saved[1])
+    torch.testing.assert_close(parts.model.get_parameter(name), (saved[0] + saved[1]) / 2)
 
     def kill_at_3(done: int, total: int) -> None:
         if done == 3:
