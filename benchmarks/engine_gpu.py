@@ -60,6 +60,7 @@ VISION_4B: dict[str, Any] = {
     "num_position_embeddings": 2304,
     "deepstack_visual_indexes": [5, 11, 17],
 }
+PIXELS_4B = 16_777_216  # largest photo that the public checkpoints' processor leaves at its size
 VOCABULARY_4B, SECTION_4B, THETA_4B = 151_936, [24, 20, 20], 5_000_000.0
 TEXT_TINY = TEXT_4B | {
     "hidden_size": 64,
@@ -179,7 +180,7 @@ def make_bench(device: torch.device, dtype: torch.dtype, tiny: bool) -> Bench:
     model.generation_config.eos_token_id = unreachable
     model.generation_config.pad_token_id = token("<|endoftext|>")
     profile = default_profile(DIALECT, "random weights")
-    checkpoint = from_parts(model, tokenizer, build_image_processor(), profile, "random weights")
+    checkpoint = from_parts(model, tokenizer, build_image_processor(PIXELS_4B), profile, "random weights")
     size = TINY if tiny else Size()
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (size.height_px, size.width_px, 3)).astype(np.uint8)

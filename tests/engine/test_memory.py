@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import weakref
 
@@ -15,6 +16,7 @@ from recon.engine import decoding
 from recon.engine.checkpoint import Checkpoint
 from recon.engine.engine import Engine, EngineOptions
 from recon.errors import DeviceMemoryError
+from recon.training.tokenizer import build_image_processor
 from tests.engine.conftest import NUM_TOKENS, Case
 from tests.engine.oracle import generate, random_image
 from tests.engine.test_exactness import _pose_question
@@ -144,6 +146,7 @@ def test_two_large_photos(checkpoint: Checkpoint) -> None:
     """2830 x 1884 pixels each: a prefix of 10 400 image tokens, and the answer that ``generate`` gives."""
     rng = np.random.default_rng(6)
     images = [random_image(rng, 2830, 1884) for _ in range(2)]
+    checkpoint = dataclasses.replace(checkpoint, image_processor=build_image_processor(max_pixels=2**24))
     engine = Engine(checkpoint, EngineOptions(max_new_tokens=2))
     question = _pose_question()
     answer = engine.ask(images, [question])[0]
