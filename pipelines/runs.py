@@ -70,6 +70,6 @@ def read_scene(workspace: Workspace) -> Scene:
             record = json.loads(bytes(file["record"]).decode())
             arrays = [file[f"a{i}"] for i in range(len(file.files) - 1)]
         scene, _ = decode(tuple[Scene, dict[str, int]], record["value"], arrays, workspace.root)
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise BadInputError(f"{path}: missing or damaged ({error}); run the reconstruction again") from error
     return scene
