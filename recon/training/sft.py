@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
@@ -25,14 +23,13 @@ from transformers.integrations import TensorBoardCallback
 
 from recon.errors import BadInputError
 from recon.training.attention import use_packed_attention
+from recon.training.checkpoints import average_checkpoints, newest_checkpoint
 from recon.training.encode import IGNORED, Encoder, collate
 from recon.training.mixture import Mixture, MixtureDataset
 from recon.training.optimiser import MatrixOptimiser
 from recon.training.structure import trainable_masks
 
 logger = logging.getLogger(__name__)
-
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -139,22 +136,8 @@ def train(
     if settings.lora_rank:
         trained.merge_and_unload()  # the layers of ``model`` become plain again, with the additions in their weights
     elif settings.average > 1:
-        _average(model, out, settings.average)
+        average_checkpoints(model, out, settings.average)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
-
-
-@torch.no_grad()
-def _average(model: nn.Module, out: Path, count: int) -> None:
-    """Puts the mean of the last ``count`` checkpoints (or of all there are) into the model's trained weights."""
-    folders = whole_checkpoints(out)[-count:]
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    means = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
-    for folder in folders:
-        weights = load_file(folder / "model.safetensors")
-        for name, mean in means.items():
-            mean += weights[name].to(mean) / len(folders)
-    for name, parameter in parameters.items():
-        parameter.copy_(means[name])
 
 
 def with_lora(model: Qwen3VLForConditionalGeneration, rank: int, seed: int = 0) -> Any:
@@ -210,25 +193,6 @@ def _hold(model: Qwen3VLForConditionalGeneration) -> None:
     parameters = dict(model.named_parameters())
     for name, mask in trainable_masks(model).items():
         parameters[name].register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint in a run's folder that was written to its end; None where there is none."""
-    return next(reversed(whole_checkpoints(out)), None)
-
-
-def whole_checkpoints(out: Path) -> list[Path]:
-    """The checkpoints in a run's folder in the order of their steps, without parts of one that a kill may leave."""
-    found = []
-    for folder in out.glob("checkpoint-*"):
-        number = folder.name.removeprefix("checkpoint-")
-        try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))  # written last
-        except (OSError, ValueError):
-            continue
-        if number.isdigit() and any((folder / name).exists() for name in _WEIGHTS):
-            found.append((int(number), folder))
-    return [folder for _, folder in sorted(found)]
 
 
 def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:

@@ -14,10 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3VLForCondi
 
 from recon.errors import BadInputError
 from recon.questions.profile import load_profile
+from recon.training.checkpoints import newest_checkpoint
 from recon.training.export import Parts, export_checkpoint
 from recon.training.init import new_model
 from recon.training.mixture import Mixture
-from recon.training.sft import SftSettings, newest_checkpoint, train
+from recon.training.sft import SftSettings, train
 from recon.training.shape import SIZES
 from recon.training.structure import trainable_masks
 from recon.training.tokenizer import build_image_processor
