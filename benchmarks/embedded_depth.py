@@ -17,8 +17,8 @@ import tyro
 
 from benchmarks.eval_embedded import checkpoint_folder, record
 from benchmarks.provenance import provenance
-from pipelines.eval_command import Options as EvalOptions
-from pipelines.eval_command import evaluate
+from pipelines.eval.command import Options as EvalOptions
+from pipelines.eval.command import evaluate
 from pipelines.models import ModelOptions
 
 

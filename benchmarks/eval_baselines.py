@@ -15,8 +15,8 @@ from typing import Any
 import tyro
 
 from benchmarks.provenance import provenance
-from pipelines.eval_command import Baseline, evaluate
-from pipelines.eval_command import Options as EvalOptions
+from pipelines.eval.command import Baseline, evaluate
+from pipelines.eval.command import Options as EvalOptions
 from recon.types import Task
 
 RESULTS = Path(__file__).parent / "results" / "eval_baselines.json"

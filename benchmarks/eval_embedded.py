@@ -18,8 +18,8 @@ import tyro
 
 import recon
 from benchmarks.provenance import provenance
-from pipelines.eval_command import Options as EvalOptions
-from pipelines.eval_command import evaluate
+from pipelines.eval.command import Options as EvalOptions
+from pipelines.eval.command import evaluate
 from pipelines.models import ModelOptions, find_profile, local_folder
 from recon.errors import BadInputError
 from recon.questions.profile import PROFILE_FILE, CheckpointProfile, load_profile

@@ -16,8 +16,8 @@ from typing import Any
 import tyro
 
 from benchmarks.provenance import provenance
-from pipelines.eval_command import Options as EvalOptions
-from pipelines.eval_command import evaluate
+from pipelines.eval.command import Options as EvalOptions
+from pipelines.eval.command import evaluate
 from pipelines.models import ModelOptions, TaskModel
 from recon.types import Task
 

@@ -34,7 +34,7 @@ COMMANDS = {
     "info": ("pipelines.info", "Options", "run"),
     "view": ("pipelines.view", "Options", "run"),
     "train": ("pipelines.train", "TrainOptions", "train"),
-    "eval": ("pipelines.eval_command", "Options", "run"),
+    "eval": ("pipelines.eval.command", "Options", "run"),
     "convert": ("pipelines.convert", "Options", "run"),
     "bench": ("pipelines.bench", "Options", "run"),
 }

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import eval_command
 from pipelines.cli import main
-from pipelines.eval_command import Options, evaluate
-from pipelines.eval_items import Reply, find_labels
-from pipelines.eval_report import as_text
-from pipelines.eval_scores import object_answer
-from pipelines.eval_synthetic import write_synthetic
+from pipelines.eval import command as eval_command
+from pipelines.eval.command import Options, evaluate
+from pipelines.eval.items import Reply, find_labels
+from pipelines.eval.report import as_text
+from pipelines.eval.scores import object_answer
+from pipelines.eval.synthetic import write_synthetic
 from recon.cameras.unify import ImageProfile
 from recon.errors import BadInputError
 from recon.interop.datasets.depth_file import read_depth_file

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.eval_command import Options, evaluate
+from pipelines.eval.command import Options, evaluate
 from recon.interop.datasets.depth_file import read_depth_file
 from recon.interop.datasets.ground_truth_pairs import read_ground_truth_pairs
 from recon.questions.pose import rotation_angle_deg

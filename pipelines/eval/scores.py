@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.eval_answers import Answered
-from pipelines.eval_items import Reply, group_of
+from pipelines.eval.answers import Answered
+from pipelines.eval.items import Reply, group_of
 from recon.cameras.pinhole import rays
 from recon.evaluation.bootstrap import Interval, bootstrap
 from recon.evaluation.depth import DELTA_BASE, DepthScores, best_constants, median_scaled, score_depth

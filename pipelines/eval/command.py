@@ -1,7 +1,7 @@
 """``vlm3-recon eval``: how good a checkpoint is at a task, on labelled files or on worlds that it has never seen.
 
-Labels (``pipelines.eval_items``) are asked through the engine and the answers stored (``eval_answers``), scored
-(``eval_scores``) and reported (``eval_report``). A reconstruction's agreement with ground truth is another thing:
+Labels (``items``) are asked through the engine and the answers stored (``answers``), scored
+(``scores``) and reported (``report``). A reconstruction's agreement with ground truth is another thing:
 ``vlm3-recon compare``.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from pipelines.eval_answers import (
+from pipelines.eval.answers import (
     Answered,
     Answerer,
     AnswerFile,
@@ -32,9 +32,9 @@ from pipelines.eval_answers import (
     answer_all,
     labels_digest,
 )
-from pipelines.eval_items import Item, chosen_labels, find_labels, num_questions, read_items
-from pipelines.eval_report import Report, as_text, write_report
-from pipelines.eval_scores import score
+from pipelines.eval.items import Item, chosen_labels, find_labels, num_questions, read_items
+from pipelines.eval.report import Report, as_text, write_report
+from pipelines.eval.scores import score
 from pipelines.hardware import hardware
 from pipelines.models import ModelOptions, TaskModel
 from pipelines.progress import progress_bar
@@ -152,7 +152,7 @@ def evaluate(options: Options) -> Report:
 @contextlib.contextmanager
 def _data(options: Options, task: Task, model: TaskModel | None) -> Iterator[tuple[list[Item], str]]:
     """The items to ask, and what was left out in words."""
-    from pipelines.eval_synthetic import split_of_source, write_synthetic
+    from pipelines.eval.synthetic import split_of_source, write_synthetic
 
     split = split_of_source(options.data)
     profile = model.profile if model is not None else None

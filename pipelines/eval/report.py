@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.eval_answers import Answered
-from pipelines.eval_pictures import draw_answers, reliability_png, reliability_svg
-from pipelines.eval_scores import Scores
+from pipelines.eval.answers import Answered
+from pipelines.eval.pictures import draw_answers, reliability_png, reliability_svg
+from pipelines.eval.scores import Scores
 from pipelines.records import write_atomically
 from recon.errors import OutputError
 from recon.evaluation.published import PUBLISHED

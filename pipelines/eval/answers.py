@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.eval_items import Item, Reply, num_questions, reply_of, with_region_numbers, write_questions
+from pipelines.eval.items import Item, Reply, num_questions, reply_of, with_region_numbers, write_questions
 from pipelines.models import TaskModel
 from pipelines.progress import Progress
 from recon.errors import BadInputError, OutputError

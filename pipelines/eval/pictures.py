@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.eval_answers import Answered
-from pipelines.eval_items import Reply
+from pipelines.eval.answers import Answered
+from pipelines.eval.items import Reply
 from pipelines.records import write_atomically
 from recon.evaluation.match import endpoint_errors
 from recon.evaluation.reliability import Reliability
