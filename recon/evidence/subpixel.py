@@ -141,18 +141,21 @@ def _snap(corners: Float32, pixels: Float64Array, reach_px: float) -> Float64Arr
 
 
 def _sample(image: Float32, pixels: Float64Array, level: int) -> Float32:
-    """Bilinear values [N, ...] at continuous full-size pixels [N, ..., 2] of a pyramid level (edges repeat)."""
+    """Bilinear values [N, ...] at continuous full-size pixels [N, ..., 2] of a pyramid level (edges repeat).
+
+    An image of L layers [H, W, L] gives [N, ..., L].
+    """
     # pyrDown keeps every second pixel centre: index / 2, not corner / 2
     index = ((pixels - 0.5) / 2**level).astype(np.float32)
     if index.size == 0:
-        return np.zeros(index.shape[:-1], dtype=np.float32)
+        return np.zeros(index.shape[:-1] + image.shape[2:], dtype=np.float32)
     flat = index.reshape(len(index), -1, 2)
     parts = [
         cv2.remap(image, part[..., 0], part[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for part in np.split(flat, range(_CHUNK, len(flat), _CHUNK))
         if len(part)
     ]
-    return np.concatenate(parts).reshape(index.shape[:-1])
+    return np.concatenate(parts).reshape(index.shape[:-1] + image.shape[2:])
 
 
 def _grid(half: int, step: float) -> Float64Array:
@@ -239,39 +242,46 @@ def _fit(
     weight = _window(half)
     offsets = _grid(half, unit).reshape(-1, 2)  # [P, 2] in photo 2
     template, norm1 = _normalised(_template(image1, p1, warp, level, half), weight)
-    gx, gy = (cv2.Scharr(image2, -1, 1, 0) / 32, cv2.Scharr(image2, -1, 0, 1) / 32)
+    layers = cv2.merge([image2, cv2.Scharr(image2, -1, 1, 0) / 32, cv2.Scharr(image2, -1, 0, 1) / 32])
     shift, change = np.zeros_like(p2), np.zeros((len(p2), 2, 2))
     correlation, noise = np.zeros(len(p2)), np.full(len(p2), np.inf)
+    if len(p2) == 0:
+        return p2, warp, correlation, noise
     active = norm1 > 0
-    scaled = (offsets / (half * unit)).astype(np.float32)
+    root, total = np.sqrt(weight), float(weight.sum())
+    scaled = (offsets / (half * unit)).astype(np.float32).T  # [2, P]
+    # Rows of one Gram matrix: derivatives by place and warp, the window of photo 2, the template, a constant.
+    rows = np.empty((len(p2), 9, len(weight)), dtype=np.float32)
+    rows[:, 7], rows[:, 8] = template * root, root
     for iteration in range(options.iterations + 1):
-        seen = (p2 + shift)[:, None] + offsets + np.einsum("nij,pj->npi", change, offsets)
-        values, norm2 = _normalised(_sample(image2, seen, level), weight)
-        correlation = (template * values * weight).sum(axis=1).astype(np.float64)
+        last = iteration == options.iterations
+        columns = 6 if iteration > 2 and not last else 2  # the place first: a warp fitted at the wrong place runs away
+        seen = ((np.eye(2) + change).reshape(-1, 2) @ offsets.T).reshape(len(p2), 2, -1) + (p2 + shift)[:, :, None]
+        sampled = _sample(layers, seen.transpose(0, 2, 1), level)
+        values, norm2 = _normalised(sampled[..., 0], weight)
         # residual of unit-norm windows; the gradient in the same measure
-        scale = 1.0 / np.maximum(norm2, 1e-6)[:, None]
-        dx, dy = _sample(gx, seen, level) * scale, _sample(gy, seen, level) * scale
-        columns = [dx, dy]
-        if iteration > 2:  # the place first: a warp fitted at the wrong place runs away
-            columns += [dx * scaled[:, 0], dx * scaled[:, 1], dy * scaled[:, 0], dy * scaled[:, 1]]
-        jacobian = np.stack(columns, axis=2).astype(np.float64)  # [N, P, C] per level pixel
-        # a change of brightness is no change of place
-        jacobian -= (jacobian * weight[:, None]).sum(axis=1, keepdims=True) / weight.sum()
-        jacobian -= values[..., None] * np.einsum("np,npc->nc", values * weight, jacobian)[:, None]
-        weighted = jacobian * weight[:, None]
-        normal = np.einsum("npi,npj->nij", weighted, jacobian)
-        residual = (template - values).astype(np.float64)
-        leftover = np.maximum((residual**2 * weight).sum(axis=1), 1e-4) / weight.sum()
-        two = normal[:, :2, :2] + 1e-12 * np.eye(2)
-        noise = unit * np.sqrt(leftover * np.trace(np.linalg.inv(two), axis1=1, axis2=2))
-        if iteration == options.iterations:
+        scale = root / np.maximum(norm2, 1e-6)[:, None]
+        rows[:, 0], rows[:, 1], rows[:, 6] = sampled[..., 1] * scale, sampled[..., 2] * scale, values * root
+        if columns == 6:
+            rows[:, 2:4], rows[:, 4:6] = rows[:, 0:1] * scaled, rows[:, 1:2] * scaled
+        used = np.r_[0:columns, 6:9]
+        some = rows[:, used] if columns == 2 else rows
+        gram = (some @ some.transpose(0, 2, 1)).astype(np.float64)
+        by_values, by_template, by_one = (gram[:, :columns, columns + k] for k in range(3))
+        squared, correlation = gram[:, columns, columns], gram[:, columns, columns + 1]
+        # a change of brightness is no change of place: the derivatives' parts along the window and a constant go
+        normal = gram[:, :columns, :columns] - by_one[:, :, None] * by_one[:, None] / total
+        normal -= (2.0 - squared)[:, None, None] * by_values[:, :, None] * by_values[:, None]
+        if last:
+            leftover = np.maximum(gram[:, columns + 1, columns + 1] - 2 * correlation + squared, 1e-4) / total
+            noise = unit * np.sqrt(leftover * np.trace(np.linalg.inv(normal + 1e-12 * np.eye(2)), axis1=1, axis2=2))
             break
-        c = normal.shape[1]
-        normal = normal + np.eye(c) * (1e-9 + 1e-3 * np.einsum("nii->n", normal)[:, None, None] / c)
-        step = np.linalg.solve(normal, np.einsum("npi,np->ni", weighted, residual)[..., None])[..., 0]
+        right = by_template - by_values - (correlation - squared)[:, None] * by_values
+        normal += np.eye(columns) * (1e-9 + 1e-3 * np.einsum("nii->n", normal)[:, None, None] / columns)
+        step = np.linalg.solve(normal, right[..., None])[..., 0]
         step = np.clip(step, -1.0, 1.0) * active[:, None]
         shift += step[:, :2] * unit
-        if c == 6:
+        if columns == 6:
             change += step[:, 2:].reshape(-1, 2, 2) / half
     final = (np.eye(2) + change) @ warp
     return p2 + shift, final, np.where(active, correlation, 0.0), noise

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _WIDTH_SIGMAS = 2.5  # inlier threshold of the coarse two-view fit
 _FEWEST = 8  # matches that a coarse two-view fit needs to mean anything
 _PRECISE_PX = 0.5  # matches this good need no refinement
+_CACHE_BYTES = 400_000_000  # of decoded photos: every photo is needed again in each of its pairs
 
 
 def sharpen(
@@ -38,7 +39,9 @@ def sharpen(
     """
     options = options or SubpixelOptions()
 
-    @lru_cache(maxsize=12)
+    largest = max((view.width_px * view.height_px for view in capture.views), default=1)
+
+    @lru_cache(maxsize=max(12, _CACHE_BYTES // (10 * largest)))  # 4 bytes of grey and its coarser levels, 4 of corners
     def pyramid(name: str) -> Pyramid:
         return Pyramid.of(load_pixels(capture.view(name)))
 
