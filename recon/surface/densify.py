@@ -19,6 +19,9 @@ from recon.types import DepthSamples
 _POINT_LOG_SIGMA = 0.01  # of triangulated points, as seen by the interpolation
 _HALF_CONFIDENCE_SIGMA = 0.05  # relative depth error at which a prior is worth half
 _MIN_SAMPLES = 16
+_ANCHOR_LOG_SIGMAS = (0.005, 0.05)  # of confirmed pixels where holes are filled: taken as exact, and as good samples
+_AGREEMENT = 0.07  # ln(depth) up to which the two fillings count as one surface
+_AGREEMENT_POWER = 8  # how sharply that ends
 
 
 def dense_depth(
@@ -65,13 +68,14 @@ def complete(
     samples: Sequence[DepthSamples],
     scale_known: bool,
     options: DensifyOptions,
-    anchor_log_sigma: float = 0.05,
 ) -> NDArray[np.float32] | None:
     """Depth [H, W] for the holes of a photometric map: the samples' surface, tied to the confirmed depth around.
 
-    The confirmed pixels enter the alignment (as points) and the interpolation, there with the weight of good samples
-    only (``anchor_log_sigma``): as exact ones, of which there are thousands, they would outvote the few samples on an
-    object of which no pixel is confirmed. What step remains beside them is then carried on (:mod:`recon.surface.join`).
+    The confirmed pixels enter the alignment (as points) and the interpolation. As exact ones, of which there are
+    thousands, they hold the surface beside them best, but outvote the few samples on an object of which no pixel is
+    confirmed; with the weight of good samples it is the other way round. So both are solved: the first stands where
+    the second agrees with it, the second elsewhere. What step remains beside confirmed pixels is carried on
+    (:mod:`recon.surface.join`).
     None where there are too few samples.
     """
     rows, columns = np.nonzero(np.isfinite(confirmed.depth_m))
@@ -97,8 +101,14 @@ def complete(
             used.append(placed)
     if sum(len(part.depth_m) for part in used) < _MIN_SAMPLES:
         return None
-    used.append(FrameSamples(pixels, depth_m, np.full(len(keep), anchor_log_sigma)))
-    return join(_interpolate(anchored, used, options), confirmed.depth_m)
+    exact_m, loose_m = (
+        join(
+            _interpolate(anchored, [*used, FrameSamples(pixels, depth_m, np.full(len(keep), sigma))], options),
+            confirmed.depth_m,
+        )
+        for sigma in _ANCHOR_LOG_SIGMAS
+    )
+    return _where_agreed(exact_m, loose_m)
 
 
 def sensor_depth(frame: Frame, depth_m: NDArray[np.float32], scale_known: bool, options: DensifyOptions) -> DepthMap:
@@ -145,6 +155,13 @@ def photo_to_frame(frame: Frame, values: NDArray, outside: object) -> NDArray:
 def prior_confidence(log_sigma: float) -> float:
     """Confidence in [0, 1] of a depth with this relative error."""
     return 1.0 / (1.0 + (log_sigma / _HALF_CONFIDENCE_SIGMA) ** 2)
+
+
+def _where_agreed(first_m: NDArray[np.float32], second_m: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first depth [H, W] where it agrees with the second, the second elsewhere, without a step in between."""
+    difference = np.log(first_m.astype(np.float64) / second_m)
+    share = 1.0 / (1.0 + np.abs(difference / _AGREEMENT) ** _AGREEMENT_POWER)
+    return (second_m * np.exp(share * difference)).astype(np.float32)
 
 
 def _points(frame: Frame) -> FrameSamples:
