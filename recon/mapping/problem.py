@@ -11,7 +11,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from recon.evidence.features import to_colmap_camera
 from recon.mapping.factors import PoseFactors, PositionFactors, RigidFactors, cauchy, moved
-from recon.mapping.schur import NormalEquations, accumulate, skew, sum_by
+from recon.mapping.schur import NormalEquations, Structure, accumulate, sum_by
 from recon.types import Camera
 
 Float64Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Observations:
     depth: Float64Array
     depth_log_sigma: Float64Array
 
-    def select(self, keep: NDArray[np.bool_]) -> Observations:
+    def select(self, keep: NDArray[np.bool_] | IntArray) -> Observations:
         return Observations(*(getattr(self, f.name)[keep] for f in dataclasses.fields(self)))
 
 
@@ -77,22 +77,29 @@ class Problem:
         position_factors: PositionFactors | None,
         rigid_factors: RigidFactors | None,
     ) -> None:
-        self.obs, self.options, self.start = observations, options, state
+        # All inner arrays stand photo by photo, so that what a photo's observations share is one product of matrices.
+        self.order = np.argsort(observations.view, kind="stable")
+        self.obs = obs = observations.select(self.order)
+        self.options, self.start = options, state
         self.pair_factors = [f for f in (pose_factors, rigid_factors) if f is not None]
         self.position_factors = position_factors
         self.refined = [self._refined(camera) for camera in state.cameras]  # parameter indices by camera
         self.num_views = len(state.poses)
         offsets = np.cumsum([6 * self.num_views] + [len(r) for r in self.refined])
         self.offset, self.num_columns = offsets[:-1], int(offsets[-1])
+        bounds = np.searchsorted(obs.view, np.arange(self.num_views + 1))
+        seen = np.flatnonzero(np.diff(bounds))
+        self.slices = [(int(v), slice(bounds[v], bounds[v + 1])) for v in seen]  # of every photo's observations
         width = max((len(r) for r in self.refined), default=0)
-        camera = state.camera_of_view[observations.view]
+        camera = state.camera_of_view[obs.view]
         self.rows_of_camera = [np.flatnonzero(camera == c) for c in range(len(state.cameras))]
-        columns = np.full((len(camera), 6 + width), self.num_columns, dtype=np.int64)
-        columns[:, :6] = 6 * observations.view[:, None] + np.arange(6)
+        columns = np.full((6 + width, len(camera)), self.num_columns, dtype=np.int64)
+        columns[:6] = 6 * obs.view + np.arange(6)[:, None]
         for c, rows in enumerate(self.rows_of_camera):
-            columns[rows, 6 : 6 + len(self.refined[c])] = self.offset[c] + np.arange(len(self.refined[c]))
-        self.columns = columns
-        self.has_depth = np.isfinite(observations.depth)
+            columns[6 : 6 + len(self.refined[c]), rows] = self.offset[c] + np.arange(len(self.refined[c]))[:, None]
+        self.structure = Structure(columns, obs.point, self.num_columns, len(state.points))
+        self.has_depth = np.isfinite(obs.depth)
+        self.num_rows = 3 if self.has_depth.any() else 2  # residuals of an observation: x, y, depth
 
     def _refined(self, camera: Camera) -> IntArray:
         info = to_colmap_camera(camera, 1)
@@ -105,40 +112,56 @@ class Problem:
             chosen += info.extra_params_idxs()
         return np.array(sorted(chosen), dtype=np.int64)
 
-    def _project(self, state: BundleState, points_cam: Float64Array, params: list[Float64Array]) -> Float64Array:
-        pixels = np.empty((len(points_cam), 2))
+    def _project(
+        self, state: BundleState, points_cam: Float64Array, params: list[Float64Array] | None = None
+    ) -> Float64Array:
+        """Pixels [..., M, 2] of points [..., M, 3]."""
+        pixels = np.empty((*points_cam.shape[:-1], 2))
         for c, rows in enumerate(self.rows_of_camera):
-            camera = to_colmap_camera(dataclasses.replace(state.cameras[c], params=tuple(params[c])), 1)
-            pixels[rows] = camera.img_from_cam(points_cam[rows], check_cheirality=False)
+            camera = state.cameras[c]
+            if params is not None:
+                camera = dataclasses.replace(camera, params=tuple(params[c]))
+            mine = points_cam if len(self.rows_of_camera) == 1 else points_cam[..., rows, :]
+            seen = to_colmap_camera(camera, 1).img_from_cam(mine.reshape(-1, 3), check_cheirality=False)
+            if len(self.rows_of_camera) == 1:
+                return np.asarray(seen, dtype=np.float64).reshape(pixels.shape)
+            pixels[..., rows, :] = seen.reshape(*mine.shape[:-1], 2)
         return pixels
 
     def _in_camera(self, state: BundleState) -> Float64Array:
-        pose = state.poses[self.obs.view]
-        return np.einsum("mij,mj->mi", pose[:, :, :3], state.points[self.obs.point]) + pose[:, :, 3]
+        points_cam = state.points[self.obs.point]
+        for view, mine in self.slices:
+            points_cam[mine] = points_cam[mine] @ state.poses[view, :, :3].T + state.poses[view, :, 3]
+        return points_cam
 
     def errors_px(self, state: BundleState) -> Float64Array:
-        """Reprojection errors [M] in pixels; infinite behind the camera."""
+        """Reprojection errors [M] in pixels, in the observations' own order; infinite behind the camera."""
         points_cam = self._in_camera(state)
-        pixels = self._project(state, points_cam, [np.array(c.params) for c in state.cameras])
-        error = np.linalg.norm(pixels - self.obs.pixels, axis=1)
-        return np.where((points_cam[:, 2] > 0) & np.isfinite(error), error, np.inf)
+        error = np.linalg.norm(self._project(state, points_cam) - self.obs.pixels, axis=1)
+        result = np.empty(len(error))
+        result[self.order] = np.where((points_cam[:, 2] > 0) & np.isfinite(error), error, np.inf)
+        return result
 
     def _residuals(self, state: BundleState) -> tuple[Float64Array, Float64Array]:
-        """Whitened residuals [M, 3] (x, y, depth) and points in the camera frame [M, 3]."""
+        """Whitened residuals [R, M] (x, y, and depth if any) and points in the camera frame [M, 3]."""
         points_cam = self._in_camera(state)
-        pixels = self._project(state, points_cam, [np.array(c.params) for c in state.cameras])
-        residual = np.empty((len(pixels), 3))
-        residual[:, :2] = (pixels - self.obs.pixels) / self.options.pixel_sigma
-        z = np.maximum(points_cam[:, 2], 1e-9)
-        residual[:, 2] = np.where(self.has_depth, (np.log(z) - np.log(self.obs.depth)) / self.obs.depth_log_sigma, 0.0)
-        residual[points_cam[:, 2] <= 0, :2] = 1e3  # behind the camera: a large cost that does not change with the step
+        residual = np.empty((self.num_rows, len(points_cam)))
+        residual[:2] = (self._project(state, points_cam) - self.obs.pixels).T / self.options.pixel_sigma
+        residual[:2, points_cam[:, 2] <= 0] = 1e3  # behind the camera: a large cost that does not change with the step
+        if self.num_rows == 3:
+            z = np.maximum(points_cam[:, 2], 1e-9)
+            off = (np.log(z) - np.log(self.obs.depth)) / self.obs.depth_log_sigma
+            residual[2] = np.where(self.has_depth, off, 0.0)
         return residual, points_cam
 
     def _weights(self, residual: Float64Array) -> tuple[float, Float64Array]:
-        scale = self.options.loss_scale
-        pixel_loss, pixel_weight = cauchy((residual[:, :2] ** 2).sum(axis=1), scale)
-        depth_loss, depth_weight = cauchy(residual[:, 2] ** 2, scale)
-        return float(pixel_loss.sum() + depth_loss.sum()), np.stack([pixel_weight, pixel_weight, depth_weight], axis=1)
+        """The sum of the losses, and the weights [R, M] of the residuals."""
+        loss, weight = cauchy(residual[0] ** 2 + residual[1] ** 2, self.options.loss_scale)
+        total, weights = float(loss.sum()), np.broadcast_to(weight, residual.shape)
+        if self.num_rows == 3:
+            loss, depth_weight = cauchy(residual[2] ** 2, self.options.loss_scale)
+            total, weights = total + float(loss.sum()), np.stack([weight, weight, depth_weight])
+        return total, weights
 
     def cost(self, state: BundleState) -> float:
         """Sum of all losses; infinite where a focal length is not positive."""
@@ -171,60 +194,69 @@ class Problem:
 
     def linearise(self, state: BundleState) -> tuple[float, NormalEquations]:
         """Cost and normal equations at ``state``."""
-        obs = self.obs
+        obs, structure = self.obs, self.structure
         residual, points_cam = self._residuals(state)
         total, weights = self._weights(residual)
         by_camera_point, by_intrinsics = self._jacobians(state, points_cam)
         root = np.sqrt(weights)
-        j_cam = by_camera_point * root[:, :, None]  # d residual / d point in camera, [M, 3, 3]
-        rotation = state.poses[obs.view][:, :, :3]
-        j_point = j_cam @ rotation
-        # cam point' = exp(w) X_c + v: d/dw = -[X_c]x, d/dv = I
-        j_pose = np.concatenate([-j_cam @ skew(points_cam), j_cam], axis=2)
-        j_c = np.concatenate([j_pose, by_intrinsics * root[:, :, None]], axis=2)  # [M, 3, B]
         r = residual * root
+        j_cam = by_camera_point * root[:, None]  # d residual / d point in camera, [R, 3, M]
+        # cam point' = exp(w) X_c + v: d/dw = X_c x j, d/dv = j
+        j_c = np.empty((self.num_rows, len(structure.columns), len(obs.view)))  # [R, B, M]
+        (x, y, z), (jx, jy, jz) = points_cam.T, j_cam.transpose(1, 0, 2)
+        j_c[:, 0], j_c[:, 1], j_c[:, 2] = y * jz - z * jy, z * jx - x * jz, x * jy - y * jx
+        j_c[:, 3:6] = j_cam
+        j_c[:, 6:] = by_intrinsics * root[:, None]
         c, p = self.num_columns, len(state.points)
-        hcc, bc = np.zeros((c + 1, c + 1)), np.zeros(c + 1)
-        block = j_c.transpose(0, 2, 1) @ j_c  # [M, B, B]
-        flat = (self.columns[:, :, None] * (c + 1) + self.columns[:, None, :]).ravel()
-        hcc += np.bincount(flat, block.ravel(), minlength=(c + 1) ** 2).reshape(c + 1, c + 1)
-        bc -= np.bincount(self.columns.ravel(), np.einsum("mrb,mr->mb", j_c, r).ravel(), minlength=c + 1)
-        hpp = sum_by(obs.point, (j_point.transpose(0, 2, 1) @ j_point).reshape(-1, 9), p).reshape(p, 3, 3)
-        bp = -sum_by(obs.point, np.einsum("mrk,mr->mk", j_point, r), p)
+        hcc, bc, j_point = np.zeros((c + 1, c + 1)), np.zeros(c + 1), np.empty_like(j_cam)
+        for view, mine in self.slices:
+            j_point[:, :, mine] = state.poses[view, :, :3].T @ j_cam[:, :, mine]
+            block, columns = j_c[:, :, mine], structure.columns[:, mine.start]
+            hcc[np.ix_(columns, columns)] += (block @ block.transpose(0, 2, 1)).sum(axis=0)
+            bc[columns] -= (block @ r[:, mine, None])[:, :, 0].sum(axis=0)
+        hpp = np.empty((p, 3, 3))
+        for i, k in ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)):
+            product = (j_point[:, i] * j_point[:, k]).sum(axis=0)
+            hpp[:, i, k] = hpp[:, k, i] = np.bincount(obs.point, product, minlength=p)
+        bp = -sum_by(obs.point, (j_point * r[:, None]).sum(axis=0), p)
+        hcp = j_c[0, :, None] * j_point[0]  # [B, 3, M]
+        for k in range(1, self.num_rows):
+            hcp += j_c[k, :, None] * j_point[k]
         total += self._add_factors(state, hcc, bc)
-        normal = NormalEquations(
-            hcc[:c, :c], bc[:c], hpp, bp, j_c.transpose(0, 2, 1) @ j_point, self.columns, obs.point
-        )
-        return total, normal
+        return total, NormalEquations(hcc[:c, :c], bc[:c], hpp, bp, hcp, structure)
 
     def _jacobians(self, state: BundleState, points_cam: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """d residual / d point in the camera [M, 3, 3] and / d refined intrinsics [M, 3, K]."""
+        """d residual / d point in the camera [R, 3, M] and / d refined intrinsics [R, K, M]."""
         params = [np.array(camera.params) for camera in state.cameras]
-        by_point = np.zeros((len(points_cam), 3, 3))
-        for k in range(3):
-            step = np.zeros_like(points_cam)
-            step[:, k] = 1e-6 * np.maximum(np.abs(points_cam[:, 2]), 1e-6)
-            difference = self._project(state, points_cam + step, params) - self._project(
-                state, points_cam - step, params
-            )
-            by_point[:, :2, k] = difference / (2 * step[:, k : k + 1])
-        by_point /= self.options.pixel_sigma
-        z = np.maximum(points_cam[:, 2], 1e-9)
-        by_point[:, 2, 2] = np.where(self.has_depth, 1.0 / (z * self.obs.depth_log_sigma), 0.0)
-        width = self.columns.shape[1] - 6
-        by_intrinsics = np.zeros((len(points_cam), 3, width))
+        by_point = np.zeros((self.num_rows, 3, len(points_cam)))
+        size = 1e-6 * np.maximum(np.abs(points_cam[:, 2]), 1e-6)
+        moved_points = np.repeat(points_cam[None], 4, axis=0)  # [4, M, 3]
+        for k in range(2):
+            moved_points[2 * k, :, k] += size
+            moved_points[2 * k + 1, :, k] -= size
+        pixels = self._project(state, moved_points)
+        behind = points_cam[:, 2] <= 0
+        z = np.where(behind, 1.0, points_cam[:, 2])
+        for k in range(2):
+            by_point[:2, k] = (pixels[2 * k] - pixels[2 * k + 1]).T / (2 * size * self.options.pixel_sigma)
+        # a pixel stays when its point moves along its ray
+        by_point[:2, 2] = -(points_cam[:, 0] * by_point[:2, 0] + points_cam[:, 1] * by_point[:2, 1]) / z
+        if self.num_rows == 3:
+            z = np.maximum(points_cam[:, 2], 1e-9)
+            by_point[2, 2] = np.where(self.has_depth, 1.0 / (z * self.obs.depth_log_sigma), 0.0)
+        width = len(self.structure.columns) - 6
+        by_intrinsics = np.zeros((self.num_rows, width, len(points_cam)))
         for k in range(width):
-            plus, minus, size = [p.copy() for p in params], [p.copy() for p in params], np.ones(len(params))
+            plus, minus, step = [p.copy() for p in params], [p.copy() for p in params], np.ones(len(params))
             for c, refined in enumerate(self.refined):
                 if k < len(refined):
-                    size[c] = 1e-6 * max(abs(params[c][refined[k]]), 1.0)
-                    plus[c][refined[k]] += size[c]
-                    minus[c][refined[k]] -= size[c]
+                    step[c] = 1e-6 * max(abs(params[c][refined[k]]), 1.0)
+                    plus[c][refined[k]] += step[c]
+                    minus[c][refined[k]] -= step[c]
             difference = self._project(state, points_cam, plus) - self._project(state, points_cam, minus)
-            step_of_row = size[state.camera_of_view[self.obs.view]]
-            by_intrinsics[:, :2, k] = difference / (2 * step_of_row[:, None] * self.options.pixel_sigma)
-        behind = points_cam[:, 2] <= 0
-        by_point[behind], by_intrinsics[behind] = 0.0, 0.0
+            step_of_row = step[state.camera_of_view[self.obs.view]]
+            by_intrinsics[:2, k] = difference.T / (2 * step_of_row * self.options.pixel_sigma)
+        by_point[:, :, behind], by_intrinsics[:, :, behind] = 0.0, 0.0
         return by_point, by_intrinsics
 
     def _add_factors(self, state: BundleState, hcc: Float64Array, bc: Float64Array) -> float:

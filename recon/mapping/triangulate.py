@@ -34,7 +34,7 @@ def triangulate(
         direction[mine] = rays(lens, pixels[mine])
     poses = state.poses[view]  # [M, 3, 4]
     rows = direction[:, :2, None] * poses[:, 2:3] - poses[:, :2]  # [M, 2, 4]
-    normal = sum_by(track, (rows.transpose(0, 2, 1) @ rows).reshape(-1, 16), num_tracks).reshape(-1, 4, 4)
+    normal = sum_by(track, (rows.transpose(0, 2, 1) @ rows).reshape(-1, 16).T, num_tracks).reshape(-1, 4, 4)
     count = np.bincount(track, minlength=num_tracks)
     known = np.isfinite(normal).all(axis=(1, 2)) & (count >= 2)
     points = np.full((num_tracks, 3), np.nan)
@@ -48,7 +48,7 @@ def triangulate(
     points[behind | ~np.isfinite(points).all(axis=1)] = np.nan
     world = np.einsum("mji,mj->mi", poses[:, :, :3], direction)
     world /= np.linalg.norm(world, axis=1, keepdims=True)
-    mean = sum_by(track, np.nan_to_num(world), num_tracks)
+    mean = sum_by(track, np.nan_to_num(world).T, num_tracks)
     mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     cosine = np.clip((world * mean[track]).sum(axis=1), -1, 1)
     angle = np.zeros(num_tracks)
