@@ -77,7 +77,7 @@ def pose_factors(
     full = np.flatnonzero(np.isfinite(factors.distance))
     if len(full):
         closed[full], broken[full] = triangles(_edges([chosen[k] for k in full], index), len(poses))
-    residual = factors.residuals(poses)[0]
+    residual = factors.values(poses)
     agrees = (np.linalg.norm(residual[:, :3], axis=1) < 3.0) & (np.linalg.norm(residual[:, 3:6], axis=1) < 3.0)
     keep = (closed > broken) | ((closed + broken == 0) & agrees)
     if not keep.any():
@@ -118,7 +118,7 @@ def with_own_spread(factors: PoseFactors, poses: Float64Array) -> PoseFactors:
         np.maximum(length * spread, 0.01),
     )
     settled, _ = optimise(poses, edges)
-    residual = factors.residuals(settled)[0][known] ** 2
+    residual = factors.values(settled)[known] ** 2
     changes = []
     for columns, median in ((slice(0, 3), 2.366), (slice(3, 6), 1.386), (slice(6, 7), 0.455)):  # of chi squared 3, 2, 1
         left = float(np.median(residual[:, columns].sum(axis=1)))

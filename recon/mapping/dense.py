@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from recon.cameras.pinhole import rays
-from recon.mapping.factors import RigidFactors, cauchy, moved
-from recon.mapping.schur import accumulate, skew
+from recon.mapping.factors import RigidFactors, cauchy, moved, skew
+from recon.mapping.schur import accumulate
 from recon.types import Camera
 
 Float64Array = NDArray[np.float64]

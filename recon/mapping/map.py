@@ -227,7 +227,7 @@ def _weak(model: MapModel, relative_poses: Sequence[RelativePose]) -> list[str]:
     factors = pose_factors(relative_poses, index, model.state.poses)
     support = np.zeros(len(model.names), dtype=np.int64)
     if factors is not None:
-        agrees = np.linalg.norm(factors.residuals(model.state.poses)[0][:, :6], axis=1) < 4.5
+        agrees = np.linalg.norm(factors.values(model.state.poses)[:, :6], axis=1) < 4.5
         np.add.at(support, np.concatenate([factors.view1[agrees], factors.view2[agrees]]), 1)
     return [name for name in model.names if name in few and support[index[name]] < 2]
 

@@ -122,7 +122,7 @@ def optimise(poses: Float64Array, edges: RigidFactors, max_iterations: int = 50)
     """Poses [N, 3, 4] that fit all edges, view 0 held still, and the whitened residual norms [F] of the edges."""
 
     def cost_of(candidate: Float64Array) -> float:
-        return float(cauchy((edges.residuals(candidate)[0] ** 2).sum(axis=1), _LOSS_SCALE)[0].sum())
+        return float(cauchy((edges.values(candidate) ** 2).sum(axis=1), _LOSS_SCALE)[0].sum())
 
     n, damping, cost = len(poses), 1e-3, cost_of(poses)
     columns = np.concatenate([6 * edges.view1[:, None] + np.arange(6), 6 * edges.view2[:, None] + np.arange(6)], axis=1)
@@ -147,4 +147,4 @@ def optimise(poses: Float64Array, edges: RigidFactors, max_iterations: int = 50)
         decrease, poses, cost, damping = (cost - new_cost) / cost, candidate, new_cost, max(damping / 5, 1e-9)
         if decrease < 1e-6:
             break
-    return poses, np.sqrt((edges.residuals(poses)[0] ** 2).sum(axis=1))
+    return poses, np.sqrt((edges.values(poses) ** 2).sum(axis=1))

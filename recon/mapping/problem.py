@@ -169,8 +169,7 @@ class Problem:
             return float("inf")
         total, _ = self._weights(self._residuals(state)[0])
         for factors in self.pair_factors:
-            total += float(cauchy((factors._evaluate(state.poses[factors.view1], state.poses[factors.view2]) ** 2)
-                                  .sum(axis=1), 3.0)[0].sum())  # fmt: skip
+            total += float(cauchy((factors.values(state.poses) ** 2).sum(axis=1), 3.0)[0].sum())
         if self.position_factors is not None:
             total += float(cauchy((self.position_factors.residuals(state.poses)[0] ** 2).sum(axis=1), 3.0)[0].sum())
         total += sum(float((r**2).sum()) for _, r, _ in self._priors(state))

@@ -110,7 +110,7 @@ def _balanced(
         return result, bundle
 
     def strain(current: BundleResult) -> float:
-        residual = factors.residuals(current.state.poses)[0][:, :6]
+        residual = factors.values(current.state.poses)[:, :6]
         return float(np.median((residual**2).sum(axis=1)))
 
     start = strain(result)

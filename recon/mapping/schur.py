@@ -124,10 +124,3 @@ def accumulate(
     weighted = jacobian * weight[:, None, None]
     np.add.at(hcc, (columns[:, :, None], columns[:, None, :]), weighted.transpose(0, 2, 1) @ jacobian)
     np.subtract.at(bc, columns, np.einsum("frb,fr->fb", weighted, r))
-
-
-def skew(v: Float64Array) -> Float64Array:
-    """Cross-product matrices [M, 3, 3] of vectors [M, 3]."""
-    zero = np.zeros(len(v))
-    rows = [zero, -v[:, 2], v[:, 1], v[:, 2], zero, -v[:, 0], -v[:, 1], v[:, 0], zero]
-    return np.stack(rows, axis=1).reshape(-1, 3, 3)
