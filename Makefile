@@ -1,11 +1,13 @@
 # make demo        reconstruct examples/room and compare with its ground truth
 # make test        everything that has to be green: style, types, all tests
 # make test-fast   the same without the slow tests
-# Both install first. PYTHON=python3.12, VENV=folder and TORCH_INDEX=https://download.pytorch.org/whl/cpu are honoured.
+# Both install first. PYTHON=python3.12, VENV=folder and TORCH_INDEX=https://download.pytorch.org/whl/cpu are honoured,
+# and WORKERS=4 for the number of processes that run the tests (each may take 3 GB).
 
 VENV ?= .venv
 PYTHON ?= python3
 TORCH_INDEX ?=
+WORKERS ?= 2
 export PYTHON TORCH_INDEX
 
 BIN := $(VENV)/bin
@@ -32,10 +34,10 @@ test-tools:
 	tools/install.sh $(VENV) test-tools
 
 test: lint test-tools
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 test-fast: lint test-tools
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache runs
