@@ -183,3 +183,23 @@ def test_masks_and_depth_follow_the_lens():
 def test_confidence_falls_with_the_error():
     assert prior_confidence(0.05) == pytest.approx(0.5)
     assert prior_confidence(0.01) > 0.9 > 0.1 > prior_confidence(0.25)
+
+
+def test_an_unconfirmed_object_keeps_its_samples_and_the_wall_beside_it_the_confirmed_depth():
+    generator = np.random.default_rng(3)
+    inside = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    inside[40:90, 50:110] = True
+    depth = np.where(inside, 2.0, 3.0).astype(np.float32)
+    image = np.where(inside[..., None], 150, 110) + generator.normal(0, 8, (HEIGHT, WIDTH, 3))  # a weak, noisy border
+    hole = np.zeros_like(inside)
+    hole[30:100, 40:120] = True  # the object and the wall around it
+    confirmed = DepthMap(
+        "a.jpg", np.where(hole, np.nan, depth).astype(np.float32), (~hole).astype(np.float32), CAMERA, POSE, GREY
+    )
+    frame = frame_of(depth, image.clip(0, 255).astype(np.uint8), num_points=0)
+    filled = complete(frame, confirmed, [samples_of(depth, 0.08, step=16)], True, OPTIONS)
+    error = np.abs(filled / depth - 1)
+    core = np.zeros_like(inside)
+    core[50:80, 60:100] = True
+    assert np.median(error[core]) < 0.04
+    assert np.median(error[hole & ~inside]) < 0.01
