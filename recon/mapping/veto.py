@@ -1,8 +1,9 @@
 """Pairs whose verified matches contradict what the checkpoint says about their pose do not take part in mapping.
 
 Two walls with the same poster match perfectly, at a pose that is wrong; COLMAP believes such pairs, and its map breaks.
-Only answers that close cycles with other answers may object, and only where nearly all matches of a pair
-miss, or turn quite otherwise.
+Only answers that close cycles with other answers may object, and only where nearly all matches of a pair miss. That the
+pose fitted to a pair's matches turns otherwise is no reason: such pairs hold right matches, too, and without them maps
+broke that were right.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.cameras.pinhole import rays
-from recon.evidence.features import image_ids, to_colmap_camera
+from recon.evidence.features import image_ids
 from recon.mapping.answers import cycle_closing
 from recon.types import Camera, RelativePose
 
@@ -27,8 +28,6 @@ Float64Array = NDArray[np.float64]
 _MAX_FITTING = 0.3  # share of a pair's matches near their epipolar lines under the answer, up to which it is out
 _SIGMAS = 1.5  # how near: of the answer's rotation and direction errors together, at least 10 pixels
 _LEAST_PX = 10.0
-_LEAST_TURN_DEG = 15.0  # between the rotation of the matches and the answer's, from which they contradict it
-_TURN_SIGMAS = 6.0
 
 
 def drop_contradicted_pairs(
@@ -53,9 +52,7 @@ def drop_contradicted_pairs(
                 continue
             first, second = (np.array(database.read_keypoints(i), dtype=np.float64)[:, :2] for i in (id1, id2))
             pixels1, pixels2 = first[links[:, 0]], second[links[:, 1]]
-            if _misses(answer, camera1, camera2, pixels1, pixels2) or _turns(
-                answer, camera1, camera2, pixels1, pixels2
-            ):
+            if _misses(answer, camera1, camera2, pixels1, pixels2):
                 database.delete_two_view_geometry(id1, id2)
                 out.append((answer.name1, answer.name2))
     if out:
@@ -73,24 +70,6 @@ def _misses(
         _LEAST_PX, _SIGMAS * spread * camera1.focal_px
     )
     return bool(near.mean() < _MAX_FITTING)
-
-
-def _turns(
-    answer: RelativePose, camera1: Camera, camera2: Camera, pixels1: Float64Array, pixels2: Float64Array
-) -> bool:
-    """Whether the matches' own pose turns quite otherwise (cameras at one height have like epipolar lines)."""
-    settings = pycolmap.TwoViewGeometryOptions()
-    settings.compute_relative_pose = True
-    settings.detect_watermark = False
-    settings.ransac.random_seed = 0
-    links = np.tile(np.arange(len(pixels1), dtype=np.uint32)[:, None], (1, 2))
-    lens1, lens2 = to_colmap_camera(camera1, 1), to_colmap_camera(camera2, 2)
-    found = pycolmap.estimate_two_view_geometry(lens1, pixels1, lens2, pixels2, links, settings)
-    if found.config != pycolmap.TwoViewGeometryConfiguration.CALIBRATED or found.cam2_from_cam1 is None:
-        return False  # a plane alone leaves two poses open
-    rotation = found.cam2_from_cam1.rotation.matrix() @ answer.rotation_cam1_from_cam2  # identity when they agree
-    turn_deg = np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))
-    return bool(turn_deg > max(_LEAST_TURN_DEG, _TURN_SIGMAS * answer.rotation_sigma_deg))
 
 
 def epipolar_px(

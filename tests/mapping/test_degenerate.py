@@ -99,10 +99,10 @@ def test_two_cameras_and_a_zoom(tmp_path: Path) -> None:
 def alike(num_views: int = 6) -> Synthetic:
     """A scene with a twin: the first and the last photo see look-alikes of one thing, matched as if they were it.
 
-    Keypoints 0-119 are a thing that photos 0, 1, 2 see, and its copy elsewhere, which photos 3, 4, 5 see.
+    Keypoints 0-119 are a thing that photos 0, 1, 2 see, and its copy at another height, which photos 3, 4, 5 see.
     """
     scene = make_scene(num_views=num_views, num_points=300, arc_deg=60.0)
-    shifted = scene.points[:120] @ Rotation.from_euler("y", 1.2).as_matrix().T + [0.3, 0.2, 0.6]
+    shifted = scene.points[:120] @ Rotation.from_euler("y", 1.2).as_matrix().T + [0.3, 0.7, 0.6]
     pixels = scene.pixels.copy()
     for i in range(num_views):
         pixels[i, 120:200] = np.nan if i in (0, num_views - 1) else pixels[i, 120:200]
