@@ -135,16 +135,20 @@ def option_names(options: type[Any]) -> list[str]:
     names = []
     hints = typing.get_type_hints(options, include_extras=True)
     for field in dataclasses.fields(options):
-        name = field.name.rstrip("_").replace("_", "-")
         kind = hints[field.name]
-        markers = str(getattr(kind, "__metadata__", ""))
-        bare = typing.get_args(kind)[0] if markers else kind
+        metadata = getattr(kind, "__metadata__", ())
+        given = [marker.name for marker in metadata if getattr(marker, "name", None)]  # tyro.conf.arg(name=...)
+        name = given[0] if given else field.name.rstrip("_").replace("_", "-")
+        markers = str(metadata)
+        bare = typing.get_args(kind)[0] if metadata else kind
         if dataclasses.is_dataclass(bare) and "OmitArgPrefixes" in markers:
             names += option_names(typing.cast(type[Any], bare))
         elif dataclasses.is_dataclass(bare):
             names.append(f"--{name}.*")
+        elif "Positional" in markers:
+            names.append(name.upper())
         else:
-            names.append(name.upper() if "Positional" in markers else f"--{name}")
+            names.append(f"--no-{name}" if bare is bool and field.default is True else f"--{name}")
     return names
 
 
