@@ -159,8 +159,10 @@ class _DepthWork:
             return cached
         depth_map = self._store.load("photometric", name)
         if depth_map is None:
-            depth_map = self._compute_photometric(name)
-            self._store.save("photometric", depth_map)
+            # Read back: the store rounds confidences, and a run that goes on after a kill sees what was stored.
+            self._store.save("photometric", self._compute_photometric(name))
+            depth_map = self._store.load("photometric", name)
+            assert depth_map is not None
         _remember(self._maps, name, depth_map)
         return depth_map
 

@@ -1,6 +1,7 @@
 """The surface step as a whole, on exact scenes: sources, checks, filling, masks, resuming."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -150,6 +151,19 @@ def test_a_second_run_computes_nothing_again(plane, tmp_path):
         np.testing.assert_array_equal(a.depth_m, b.depth_m)
         assert a.camera == b.camera
         assert a.stats == b.stats
+
+
+def test_a_run_that_goes_on_gives_the_same_maps_to_the_last_bit(plane, tmp_path):
+    maps, scene = plane
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    first = build_depth_maps(scene, photos_of(maps), [], OPTIONS, FolderDepthStore(whole))
+    (resumed / "photometric").mkdir(parents=True)
+    for file in sorted((whole / "photometric").iterdir())[:2]:
+        shutil.copy(file, resumed / "photometric")
+    second = build_depth_maps(scene, photos_of(maps), [], OPTIONS, FolderDepthStore(resumed))
+    for a, b in zip(first.depth_maps, second.depth_maps, strict=True):
+        np.testing.assert_array_equal(a.depth_m, b.depth_m)
+        np.testing.assert_array_equal(a.confidence, b.confidence)
 
 
 def test_a_damaged_stored_map_is_computed_again(plane, tmp_path):
