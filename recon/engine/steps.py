@@ -8,6 +8,7 @@ take longer than their work.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,9 @@ class FixedSteps:
         self._prefix: KeyValues | None = None  # with room behind the tokens
         self._filled_from: KeyValues | None = None
         self._passes: dict[tuple[int, int], _FixedPass] = {}
-        self._slab_version: tuple[int, int] = (0, 0)
+        # Not id(slab): a new slab may stand where a freed one was, and graphs would write into the old one's memory.
+        self._slab: weakref.ref[SuffixSlab] | None = None
+        self._slab_version = 0
         self._pool: Any = None  # CUDA's handle of the memory that all graphs share
 
     def fits(self, batch: Batch) -> bool:
@@ -92,10 +95,9 @@ class FixedSteps:
 
     def run(self, prefix: Prefix, slab: SuffixSlab, batch: Batch) -> tuple[Ints, Floats]:
         """As :meth:`PlainSteps.run`."""
-        version = (id(slab), slab.version)
-        if version != self._slab_version:
+        if self._slab is None or self._slab() is not slab or self._slab_version != slab.version:
             self.clear()
-            self._slab_version = version
+            self._slab, self._slab_version = weakref.ref(slab), slab.version
         self._fill_prefix(prefix.key_values)
         assert self._prefix is not None
         size = next(size for size in FIXED_SIZES if size >= len(batch.ids))

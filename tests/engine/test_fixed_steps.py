@@ -32,11 +32,11 @@ def test_fixed_sizes_equal_generate(checkpoint: Checkpoint, cases: list[Case]) -
     for case in cases:
         answers = engine.ask(case.images, case.questions)
         assert [answer.token_ids for answer in answers] == case.expected
-        sizes |= {size for size, _ in fixed_steps(engine.decoder)._passes}  # a longer prefix starts them anew
+        sizes |= set(fixed_steps(engine.decoder)._passes)  # a longer prefix or a new slab starts them anew
     stats = engine.decoder.stats
     assert stats.num_fixed_steps == stats.num_steps
-    assert sizes <= set(FIXED_SIZES)
-    assert len(sizes) > 1
+    assert {size for size, _ in sizes} <= set(FIXED_SIZES)
+    assert len(sizes) > 2
 
 
 def test_short_drafts_go_through_fixed_sizes_too(checkpoint: Checkpoint, cases: list[Case]) -> None:
