@@ -71,3 +71,16 @@ def test_the_edges_of_a_size(checkpoint: Checkpoint, cases: list[Case], count: i
     assert [answer.token_ids for answer in answers] == cases[2].expected[:count]
     assert min(size for size, _ in fixed_steps(engine.decoder)._passes) == 8
     assert np.all(np.diff(FIXED_SIZES) > 0)
+
+
+def test_a_new_slab_starts_anew_wherever_it_stands(
+    checkpoint: Checkpoint, cases: list[Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python gives a new object the address of a freed one: recorded passes must not outlive their own slab."""
+    monkeypatch.setattr("recon.engine.steps.id", lambda thing: 1, raising=False)
+    engine = fixed_engine(checkpoint)
+    engine.ask(cases[0].images, cases[0].questions[:8])
+    steps = fixed_steps(engine.decoder)
+    kept = list(steps._passes.values())
+    engine.ask(cases[0].images, cases[0].questions[:36])  # needs a larger slab
+    assert not any(made is old for made in steps._passes.values() for old in kept)
