@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import BadInputError
+from recon.interop.point_records import RECORD_BYTES, read_chosen
 from recon.interop.result import check_photo_name, check_poses
 from recon.surface.types import PointCloud
 from recon.types import Camera
@@ -97,16 +98,13 @@ def read_points(folder: Path, max_points: int, seed: int = 0) -> PointCloud:
     path = folder / f"points3D{suffix}"
     try:
         count = count_points(folder)
-        if suffix == ".bin" and path.stat().st_size < 8 + count * _POINT_BYTES:
+        if suffix == ".bin" and path.stat().st_size < 8 + count * RECORD_BYTES:
             raise ValueError(f"{count} points declared, {path.stat().st_size} bytes there")
-        chosen = np.ones(count, dtype=bool)
-        if count > max_points:
-            chosen[:] = False
-            chosen[np.random.default_rng(seed).choice(count, max_points, replace=False)] = True
-        points = list(_points_bin(path, chosen) if suffix == ".bin" else _points_txt(path, chosen))
+        wanted = min(count, max_points)
+        chosen = np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False)) if count else np.arange(0)
+        rows = read_chosen(path, count, chosen) if suffix == ".bin" else _chosen_txt(path, chosen)
     except (ValueError, IndexError, struct.error, OSError, OverflowError, MemoryError) as error:
         raise BadInputError(f"{path}: not readable as COLMAP points ({error})") from error
-    rows = np.array(points, dtype=np.float64).reshape(-1, 6)
     if not np.isfinite(rows).all():
         raise BadInputError(f"{path}: holds points that are not finite")
     return PointCloud(rows[:, :3], rows[:, 3:].clip(0, 255).astype(np.uint8))
@@ -114,8 +112,6 @@ def read_points(folder: Path, max_points: int, seed: int = 0) -> PointCloud:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # binary
-
-_POINT_BYTES = 8 + 24 + 3 + 8 + 8  # without its track
 
 
 class _Reader:
@@ -157,7 +153,6 @@ class _Reader:
 _U64 = struct.Struct("<Q")
 _CAMERA = struct.Struct("<iiQQ")
 _IMAGE = struct.Struct("<I7dI")
-_POINT = struct.Struct("<Q3d3BdQ")
 
 
 def _cameras_bin(path: Path) -> Iterator[tuple[int, Camera]]:
@@ -177,15 +172,6 @@ def _images_bin(path: Path) -> Iterator[tuple[str, int, tuple[float, ...], tuple
         name = reader.text()
         reader.skip(24 * reader.count(24))
         yield name, values[8], values[1:5], values[5:8]
-
-
-def _points_bin(path: Path, chosen: NDArray[np.bool_]) -> Iterator[tuple[float, ...]]:
-    reader = _Reader(path)
-    for take in chosen[: reader.count(_POINT.size)]:
-        values = reader.unpack(_POINT)
-        reader.skip(8 * values[8])
-        if take:
-            yield values[1:7]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -219,13 +205,15 @@ def _images_txt(path: Path) -> Iterator[tuple[str, int, tuple[float, ...], tuple
         yield words[9].strip(), int(words[8]), tuple(map(float, words[1:5])), tuple(map(float, words[5:8]))
 
 
-def _points_txt(path: Path, chosen: NDArray[np.bool_]) -> Iterator[tuple[float, ...]]:
-    for take, line in zip(chosen, _rows(path)):
-        if take:
-            words = line.split(maxsplit=7)
-            if len(words) < 7:
-                raise ValueError(f"{line[:60]!r} is not 'POINT3D_ID X Y Z R G B ERROR TRACK...'")
-            yield tuple(map(float, words[1:7]))
+def _chosen_txt(path: Path, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    wanted = set(chosen.tolist())
+    rows = []
+    for line in (line for number, line in enumerate(_rows(path)) if number in wanted):
+        words = line.split(maxsplit=7)
+        if len(words) < 7:
+            raise ValueError(f"{line[:60]!r} is not 'POINT3D_ID X Y Z R G B ERROR TRACK...'")
+        rows.append(tuple(map(float, words[1:7])))
+    return np.array(rows, dtype=np.float64).reshape(-1, 6)
 
 
 def _camera(model: str, width: int, height: int, params: tuple[float, ...]) -> Camera:
