@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recon.errors import BadInputError
-from recon.mapping.georeference import enu_positions, georeference, write_georeference
+from recon.mapping.georeference import GpsPositions, enu_positions, fit_similarity, georeference, write_georeference
 from recon.mapping.model import UNKNOWN_SCALE, from_scene
 from recon.mapping.pose_graph import inverse
 from recon.mapping.positions import in_gps_metres
@@ -257,6 +257,23 @@ def test_the_interval_covers_the_true_scale_as_often_as_it_says(sources: tuple[s
         covered += scale.low <= truth <= scale.high
         width.append(np.log(scale.high / scale.low) / 2)
     assert 0.89 <= covered / _SEEDS <= 0.99  # 95 % with a binomial spread of 1.5 %
+
+
+@pytest.mark.parametrize("count", [12, 400])
+def test_the_interval_covers_the_stretch_of_gps_errors_that_drift(count: int) -> None:
+    """A walk of 60 m; errors that change evenly with time (they show in no residual) as large as the docstring says,
+    and 10 cm from fix to fix. Residuals alone gave 400 fixes an interval that covered the truth in 8 % of cases."""
+    walked = np.linspace(0, 1, count)
+    true = np.column_stack([60 * walked, 8 * np.sin(3 * walked), np.zeros(count)])
+    covered = 0
+    for seed in range(_SEEDS):
+        rng = np.random.default_rng(seed)
+        drift = 0.1 * 3.0 * np.sqrt(12) * rng.normal(size=3)  # rms about its mean: a tenth of the accuracy of 3 m
+        fixes = true + (walked - 0.5)[:, None] * drift + rng.normal(0, 0.1, (count, 3))
+        fit = fit_similarity(true / TRUE, GpsPositions(fixes, np.full((count, 3), 3.0), (46.0, 7.0, 400.0)))
+        assert fit is not None
+        covered += abs(np.log(fit.scale / TRUE)) <= 1.96 * fit.log_scale_sigma
+    assert 0.89 <= covered / _SEEDS <= 0.99
 
 
 def test_maps_with_gps_are_adjusted_in_east_north_up_metres(tmp_path: Path) -> None:
