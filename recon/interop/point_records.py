@@ -63,7 +63,7 @@ def record_starts(window: NDArray[np.uint8]) -> tuple[Int64Array, int]:
     table, ends = _follow(tracks, seeds)
     chain = {int(seed): row for row, seed in enumerate(seeds) if ends[row] >= 0}
     parts: list[Int64Array] = []
-    at, unpack = 0, struct.Struct("<Q").unpack_from
+    at, unpack, content = 0, struct.Struct("<Q").unpack_from, window.data
     while at < places:
         row = chain.get(at)
         if row is not None:
@@ -73,7 +73,7 @@ def record_starts(window: NDArray[np.uint8]) -> tuple[Int64Array, int]:
         alone = []
         while at < places and at not in chain:
             alone.append(at)
-            at += RECORD_BYTES + 8 * unpack(window, at + _TRACK_AT)[0]
+            at += RECORD_BYTES + 8 * unpack(content, at + _TRACK_AT)[0]
         parts.append(np.array(alone, dtype=np.int64))
     return np.concatenate(parts), at
 
