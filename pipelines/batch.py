@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,12 +67,9 @@ class Options:
 
     def of_scene(self, source: Path) -> SceneOptions:
         """The options of one scene's reconstruction."""
-        return SceneOptions(
-            scene=source, out=self.out / f"{scene_name(source)}.{self.format}", as_=self.as_, no_report=self.no_report,
-            overwrite=self.overwrite,
-            quiet=self.quiet, verbose=self.verbose, models=self.models, asking=self.asking, cameras=self.cameras,
-            capture=self.capture, mapping=self.mapping, surface=self.surface,
-        )  # fmt: skip
+        of_all = {entry.name for entry in fields(SceneOptions)} - {"out"}
+        shared = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name in of_all}
+        return SceneOptions(scene=source, out=self.out / f"{scene_name(source)}.{self.format}", **shared)
 
 
 @dataclass(frozen=True)

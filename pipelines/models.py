@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 RESTRICTED_LICENSES = ("FAIR CC-BY-NC",)
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HASHED_BYTES = 64 << 20  # larger files are known by size and time
 
 
@@ -180,7 +181,7 @@ def find_profile(source: str, folder: Path | None, dialect: str | None) -> Check
         return PUBLIC_PROFILES[source]
     if source == EMBEDDED:
         raise CheckpointError(f"the embedded checkpoint is missing in this installation ({folder})")
-    if folder is None and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if folder is None and not HUB_ID.fullmatch(source):
         raise CheckpointError(f"{source}: no such folder; accepted: a checkpoint folder, a hub id, or {EMBEDDED!r}")
     raise CheckpointError(
         f"{source}: has no {PROFILE_FILE} and is not a public VLM3 checkpoint; name its dialect with --dialect "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.asking import ask_depths, ask_pairs_for_matches, ask_pairs_for_poses, read_sensors
+from pipelines.licences import checkpoint_licences
 from pipelines.models import TaskModel
 from pipelines.options import Options
 from pipelines.progress import Progress, progress_bar
@@ -174,10 +175,12 @@ def gather_evidence(
     depths: list[DepthSamples] = []
     matches: list[Matches] = []
     poses: list[RelativePose] = []
+    asked: dict[str, str] = {}
     for task, model in models.items():
         if not model.offers_task:
             stages.skip(f"{task} answers", f"checkpoint {model.source!r} answers no {task} questions")
             continue
+        asked[task] = model.source
         _notify(summary, model.notice, options.quiet)
         if task == "depth":
             depths += ask_depths(stages, model, capture, cameras, options.asking)
@@ -185,6 +188,7 @@ def gather_evidence(
             matches += ask_pairs_for_matches(stages, model, capture, cameras, pairs, options.asking)
         else:
             poses += ask_pairs_for_poses(stages, model, capture, cameras, pairs)
+    summary.checkpoints = checkpoint_licences(asked)
     if any(view.depth_path is not None for view in capture.views):
         depths += read_sensors(stages, capture, options.asking)
     return Evidence(depths, matches, poses)

@@ -105,12 +105,12 @@ def save_record(path: Path, value: object, key: str, root: Path | None = None) -
     write_atomically(path, buffer.getvalue())
 
 
-def load_record(path: Path, declared: type[T] | Any, key: str, root: Path | None = None) -> T | None:
-    """What was stored at ``path`` under ``key``; None when there is nothing, another key, or a damaged file."""
+def load_record(path: Path, declared: type[T] | Any, key: str | None, root: Path | None = None) -> T | None:
+    """What was stored at ``path`` under ``key`` (None: any); None when there is nothing, another key, or damage."""
     try:
         with np.load(path, allow_pickle=False) as file:
             record = json.loads(bytes(file["record"]).decode())
-            if record["key"] != key:
+            if key is not None and record["key"] != key:
                 return None
             arrays = [file[f"a{i}"] for i in range(len(file.files) - 1)]
         return typing.cast(T, decode(declared, record["value"], arrays, root))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipelines.records import decode
+from pipelines.records import load_record
 from pipelines.workspace import Workspace
 from recon.capture.records import read_record
 from recon.errors import BadInputError
@@ -65,11 +61,7 @@ def read_scene(workspace: Workspace) -> Scene:
         BadInputError: it's missing or damaged.
     """
     path = workspace.stages / "scale.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            record = json.loads(bytes(file["record"]).decode())
-            arrays = [file[f"a{i}"] for i in range(len(file.files) - 1)]
-        scene, _ = decode(tuple[Scene, dict[str, int]], record["value"], arrays, workspace.root)
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path}: missing or damaged ({error}); run the reconstruction again") from error
-    return scene
+    stored: tuple[Scene, dict[str, int]] | None = load_record(path, tuple[Scene, dict[str, int]], None, workspace.root)
+    if stored is None:
+        raise BadInputError(f"{path}: missing or damaged; run the reconstruction again, it continues")
+    return stored[0]

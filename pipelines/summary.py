@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.hardware import hardware
+from pipelines.licences import Licence
 from pipelines.records import encode
 from pipelines.stages import StageReport
 from pipelines.workspace import write_text
@@ -27,7 +29,8 @@ LIBRARIES = ("numpy", "torch", "transformers", "pycolmap", "open3d", "opencv-pyt
 class Summary:
     """Filled as the run goes on; written at its end, also when it fails.
 
-    ``vertices`` and ``faces`` of the mesh (points of a cloud count as vertices). ``report`` is the report's file.
+    ``checkpoints`` are those that were asked; ``vertices`` and ``faces`` are the mesh's (points of a cloud count as
+    vertices); ``report`` is the report's file.
     """
 
     source: str
@@ -38,6 +41,7 @@ class Summary:
     started: float = field(default_factory=time.time)
     stages: list[StageReport] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    checkpoints: tuple[Licence, ...] = ()
     capture: Capture | None = None
     cameras: Mapping[str, Camera] = field(default_factory=dict)
     scene: Scene | None = None
@@ -96,6 +100,7 @@ class Summary:
             "mesh": {"vertices": self.vertices, "faces": self.faces},
             "stages": [stage_json(stage) for stage in self.stages],
             "photos": self.photos(),
+            "checkpoints": [dataclasses.asdict(checkpoint) for checkpoint in self.checkpoints],
             "settings": self.settings,
             "versions": versions(),
             "hardware": hardware(),

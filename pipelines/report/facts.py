@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipelines.licences import Licence
 from pipelines.records import encode
 from pipelines.report.charts import duration, stage_bar
 from pipelines.runs import Run
@@ -117,6 +118,20 @@ def settings(summary: Mapping[str, Any]) -> tuple[list[tuple[str, str, str]], li
     ]  # fmt: skip
     names = {name for name, _, _ in changed}
     return changed, [(name, value) for name, value in used.items() if name not in names]
+
+
+def checkpoints(summary: Mapping[str, Any]) -> list[Licence] | None:
+    """The checkpoints that were asked, as recorded when the run was made; None where it recorded none."""
+    rows = summary.get("checkpoints")
+    if not isinstance(rows, list):
+        return None
+    return [
+        Licence(
+            str(row.get("source", "")), tuple(map(str, row.get("tasks", ()))), str(row.get("licence", "")),
+            str(row.get("stated_in", "")),
+        )
+        for row in rows if isinstance(row, Mapping)
+    ]  # fmt: skip
 
 
 def versions(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,6 @@ from typing import Any
 from pipelines.records import write_atomically
 from pipelines.report import charts, facts
 from pipelines.report.camera_map import draw_map
-from pipelines.report.licences import checkpoint_licences
 from pipelines.report.page import render, script_data
 from pipelines.report.pairs import draw_pairs
 from pipelines.report.photos import photo_rows
@@ -141,7 +140,7 @@ def _run_context(run: Run, comparisons: Sequence[Comparison], options: ReportOpt
         "changed": changed,
         "usual": usual,
         "versions": facts.versions(summary),
-        "licences": checkpoint_licences(summary),
+        "checkpoints": facts.checkpoints(summary),
         "unit": " m" if scene.scale.is_known else "",
     }
 

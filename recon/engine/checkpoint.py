@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "assets" / EMBEDDED
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+_WANTED_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "README.md", "LICEN[SC]E*"]
 # Settings of a generation_config that change greedy answers; the engine's answers are plain greedy.
 _GREEDY_SETTINGS: dict[str, Any] = {
     "repetition_penalty": 1.0,

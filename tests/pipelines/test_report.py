@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipelines import cli
+from pipelines.licences import checkpoint_licences, licence_of
 from pipelines.report import ReportOptions, write_report
 from pipelines.report.axes import find_axes
-from pipelines.report.licences import checkpoint_licences, licence_of
 from pipelines.report.packing import LEVELS, pack, quantised, unpack
 from pipelines.report.pairs import choose
 from pipelines.report.pictures import draw_depth, photo_path
@@ -141,7 +141,7 @@ def test_a_run_that_lacks_nearly_everything(tmp_path: Path) -> None:
     (root / "summary.json").unlink()
     page = Page(write_report(root).read_text(encoding="utf-8"))
     for part in ("The surface is not beside the workspace", "its shape is right", "no readable COLMAP database",
-                 "The run's summary is missing", "No checkpoint was asked"):  # fmt: skip
+                 "The run's summary is missing", "did not record its checkpoints"):  # fmt: skip
         assert part in page.text
     assert page.count("img") == 1  # the empty one of the camera's card
 
@@ -354,15 +354,42 @@ def test_licence_of_a_folder(tmp_path: Path, files: dict[str, str], licence: str
     assert licence_of(str(tmp_path)) == (licence, where)
 
 
-def test_licences_of_a_run() -> None:
-    models = {"model": "embedded", "depth_model": None, "match_model": "facebook/VLM3-corr", "pose_model": "/gone"}
-    stages = [{"name": "pose answers", "status": "skipped"}]
-    found = checkpoint_licences({"settings": {"models": models}, "stages": stages})
+def test_licences_of_what_was_asked() -> None:
+    found = checkpoint_licences({"depth": "embedded", "match": "facebook/VLM3-corr", "pose": "embedded"})
     assert [(row.source, row.tasks, row.licence) for row in found] == [
-        ("embedded", ("depth",), "Apache-2.0"), ("facebook/VLM3-corr", ("match",), "FAIR CC-BY-NC"),
+        ("embedded", ("depth", "pose"), "Apache-2.0"), ("facebook/VLM3-corr", ("match",), "FAIR CC-BY-NC"),
     ]  # fmt: skip
-    assert licence_of("/gone") == ("not stated", "the folder is not there any more")
+    assert licence_of("/gone") == ("not stated", "")
+    assert licence_of("no-such-owner/no-such-checkpoint") == ("not stated", "")  # never fetched: nothing to read
     assert checkpoint_licences({}) == ()
+
+
+def test_licence_of_a_checkpoint_fetched_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--net"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert licence_of("owner/net") == ("mit", "its README.md")
+    assert licence_of("../net") == ("not stated", "")
+
+
+def test_checkpoints_are_those_that_the_summary_recorded(tmp_path: Path) -> None:
+    mesh = make_report_run(tmp_path, hostile=False)
+    path = tmp_path / "mesh-workspace" / "summary.json"
+    summary = json.loads(path.read_text())
+    assert "did not record its checkpoints" in write_report(mesh).read_text()
+    row = {"source": "/gone/net", "tasks": ["depth", "pose"], "licence": "MIT <b>", "stated_in": "its LICENSE"}
+    path.write_text(json.dumps(summary | {"checkpoints": [row]}))
+    page = write_report(mesh).read_text()
+    assert "/gone/net" in page
+    assert "depth, pose questions" in page
+    assert "MIT &lt;b&gt;" in page
+    path.write_text(json.dumps(summary | {"checkpoints": []}))
+    assert "No checkpoint was asked." in write_report(mesh).read_text()
 
 
 @pytest.mark.parametrize(("extent", "step"), [(10, 2), (4, 1), (0.9, 0.2), (1234, 200), (0, 1)])

@@ -134,6 +134,8 @@ def test_changed_options_redo_only_what_depends_on_them(
     assert status["depth answers"] == status["features"] == status["map"] == "reused"
     assert status["scale"] == status["dense depth"] == status["mesh"] == "done"
     assert summary["scale"]["known"] is True
+    asked = {"source": str(mute_checkpoint), "tasks": ["depth"], "licence": "not stated", "stated_in": ""}
+    assert summary["checkpoints"] == [asked]
     plain, metric = read_mesh(uninterrupted), read_mesh(out)
     spread = [float(np.linalg.norm(np.ptp(m.vertices_world_m, axis=0))) for m in (plain, metric)]
     assert spread[1] / spread[0] == pytest.approx(summary["scale"]["metres_per_unit"], rel=0.1)

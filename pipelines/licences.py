@@ -1,4 +1,4 @@
-"""Under which licences the checkpoints of a run stand."""
+"""Under which licences the checkpoints of a run stand: looked up while it runs, and kept in its ``summary.json``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from pipelines.models import EMBEDDED, local_folder
+from pipelines.models import EMBEDDED, HUB_ID, local_folder
 from recon.errors import ReconError
 from recon.questions.profile import PROFILE_FILE, PUBLIC_PROFILES, load_profile
 
 NOT_STATED = "not stated"
-TASKS = ("depth", "match", "pose")
 _MAX_BYTES = 1 << 16
 
 
@@ -29,23 +27,12 @@ class Licence:
     stated_in: str
 
 
-def checkpoint_licences(summary: Mapping[str, Any]) -> tuple[Licence, ...]:
-    """The checkpoints of a run by its settings, leaving out tasks that were skipped."""
-    settings = summary.get("settings")
-    models = settings.get("models") if isinstance(settings, Mapping) else None
-    if not isinstance(models, Mapping):
-        return ()
-    skipped = {
-        str(stage.get("name"))
-        for stage in summary.get("stages", [])
-        if isinstance(stage, Mapping) and stage.get("status") == "skipped"
-    }
+def checkpoint_licences(asked: Mapping[str, str]) -> tuple[Licence, ...]:
+    """The checkpoints that answered (``asked``: task to source), each once with its tasks."""
     tasks: dict[str, list[str]] = {}
-    for task in TASKS:
-        source = models.get(f"{task}_model") or models.get("model")
-        if isinstance(source, str) and f"{task} answers" not in skipped:
-            tasks.setdefault(source, []).append(task)
-    return tuple(Licence(source, tuple(asked), *licence_of(source)) for source, asked in tasks.items())
+    for task, source in asked.items():
+        tasks.setdefault(source, []).append(task)
+    return tuple(Licence(source, tuple(mine), *licence_of(source)) for source, mine in tasks.items())
 
 
 def licence_of(source: str) -> tuple[str, str]:
@@ -56,9 +43,9 @@ def licence_of(source: str) -> tuple[str, str]:
     """
     if source in PUBLIC_PROFILES:
         return PUBLIC_PROFILES[source].license, "the publisher"
-    folder = local_folder(source)
+    folder = local_folder(source) or _fetched(source)
     if folder is None:
-        return NOT_STATED, "the folder is not there any more" if "/" not in source.strip("/") else ""
+        return NOT_STATED, ""
     if source == EMBEDDED:
         return load_profile(folder / PROFILE_FILE).license, "this package"
     for name in ("README.md", "README"):
@@ -74,6 +61,17 @@ def licence_of(source: str) -> tuple[str, str]:
         if first:
             return first[:120], f"its {file.name}"
     return NOT_STATED, ""
+
+
+def _fetched(source: str) -> Path | None:
+    """The folder into which a hub checkpoint was fetched; None when it was not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(source, "config.json") if HUB_ID.fullmatch(source) else None
+    except ValueError:  # a path that is no hub id
+        return None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _readme_licence(file: Path) -> str:
@@ -95,9 +93,10 @@ def _profile_licence(file: Path) -> str:
     if not file.is_file():
         return ""
     try:
-        return load_profile(file).license[:120]
+        stated = load_profile(file).license[:120]
     except (ReconError, OSError, json.JSONDecodeError):
         return ""
+    return "" if stated == "unknown" else stated
 
 
 def _text(file: Path) -> str:
