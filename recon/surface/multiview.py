@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from recon.cameras import pinhole
 from recon.surface.frames import Frame
 from recon.surface.options import MultiviewOptions
 from recon.surface.photometric import GreyView, Matcher, grey_view
@@ -25,6 +26,9 @@ _COARSE_REDUCTION = 2
 _STEP_PX = 0.8  # movement in the neighbour's image between two hypotheses
 _MIN_HYPOTHESES = 24
 _SMALL_STEP, _LARGE_STEP = 0.03, 0.5  # smoothness costs, in units of the matching cost (0 .. 1)
+# Costs of depths beside the prior and beyond its range. They are small, because its spread is measured at the map's
+# points, and on objects without any it may be wrong by ten times that: then the photos say so.
+_OFF_PRIOR, _PER_SIGMA = 0.03, 0.01
 _FAR_MARGIN, _NEAR_MARGIN = (
     0.2,
     0.5,
@@ -57,15 +61,15 @@ def refine(
 ) -> DepthMap | None:
     """Photometric depth of ``frame``, not yet checked against the neighbours' own depths.
 
-    The search covers the range of the sparse points in view, widened, and where there is a prior only
-    ``prior_sigmas`` standard deviations around it. Confidence is the mean ZNCC of the better half of the neighbours
-    (0 where negative).
+    The search covers the range of the sparse points in view, widened, and prefers depths within ``prior_sigmas``
+    standard deviations of the prior where there is one. Confidence is the mean ZNCC of the better half of the
+    neighbours (0 where negative).
 
     Returns:
         the map at the frame's size (every pixel has a depth; the confidence says what it's worth), or None where
         there is no neighbour or neither points nor a prior give a range.
     """
-    bounds = depth_bounds(frame, prior)
+    bounds = depth_bounds(frame, prior, neighbours)
     if len(neighbours) == 0 or bounds is None:
         return None
     where = resolve_device(device)
@@ -82,19 +86,41 @@ def refine(
     )  # fmt: skip
 
 
-def depth_bounds(frame: Frame, prior: Prior | None) -> tuple[float, float] | None:
-    """Lowest and highest inverse depth to try, from sparse points and prior together; None where neither is known."""
+def depth_bounds(frame: Frame, prior: Prior | None, neighbours: Sequence[Frame] = ()) -> tuple[float, float] | None:
+    """Lowest and highest inverse depth to try, from sparse points and prior together; None where neither is known.
+
+    Points that only neighbours saw count on the near side: what is in front is in the picture, what is behind may not
+    be.
+    """
     inverse = [1.0 / frame.point_depth_m] if len(frame.point_depth_m) >= 8 else []
     low, high = np.inf, 0.0
     if inverse:
         low, high = np.percentile(inverse[0], [0.5, 99.5])
         width = high - low + 0.05 * high
         low, high = max(low - _FAR_MARGIN * width, 0.3 * low), high + _NEAR_MARGIN * width
+        nearer = _inverse_depths_from(frame, neighbours)
+        if len(nearer) >= 8:
+            high = max(high, np.percentile(nearer, 99))
     if prior is not None and np.isfinite(prior.depth_m).any():
         far, near = np.nanpercentile(prior.depth_m, [99, 1])
         low = min(low, float(1.0 / far * np.exp(-prior.log_sigma)))
         high = max(high, float(1.0 / near * np.exp(prior.log_sigma)))
     return (float(low), float(high)) if high > low > 0 else None
+
+
+def _inverse_depths_from(frame: Frame, neighbours: Sequence[Frame]) -> NDArray[np.float64]:
+    """Inverse depths [N] in the frame of the points that neighbours saw, where they fall into its picture."""
+    parts = []
+    for other in neighbours:
+        rays = pinhole.rays(other.camera, np.asarray(other.point_pixels, dtype=np.float64).reshape(-1, 2))
+        points_cam = rays / rays[:, 2:] * np.asarray(other.point_depth_m)[:, None]
+        world = (points_cam - other.cam_from_world[:, 3]) @ other.cam_from_world[:, :3]
+        here = world @ frame.cam_from_world[:, :3].T + frame.cam_from_world[:, 3]
+        here = here[here[:, 2] > 0]
+        x, y = pinhole.project(frame.camera, here).T
+        inside = (x >= 0) & (y >= 0) & (x < frame.camera.width_px) & (y < frame.camera.height_px)
+        parts.append(1.0 / here[inside, 2])
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _views(frames: Sequence[Frame], reduction: int, device: torch.device) -> list[GreyView]:
@@ -141,13 +167,13 @@ def _sweep(
 def _prior_cost(
     prior: Prior, low: float, step: float, number: int, matcher: Matcher, options: MultiviewOptions
 ) -> torch.Tensor:
-    """Cost [D, h, w] of leaving the prior: nothing near it, forbidding beyond ``prior_sigmas``, 0 where unknown."""
+    """Cost [D, h, w] of leaving the prior: little near it, more beyond ``prior_sigmas``, 0 where unknown."""
     device = matcher.variance.device
     log_prior = torch.log(torch.from_numpy(prior.depth_m).to(device))[None, None]
     log_prior = F.interpolate(log_prior, size=(matcher.height, matcher.width), mode="nearest")[0, 0]
     hypotheses = low + step * torch.arange(number, device=device)
     sigmas = (torch.log(hypotheses)[:, None, None] + log_prior).abs() / prior.log_sigma
-    cost = 0.01 * sigmas.clamp_max(options.prior_sigmas) + 1.0 * (sigmas > options.prior_sigmas)
+    cost = _PER_SIGMA * sigmas.clamp_max(options.prior_sigmas) + _OFF_PRIOR * (sigmas > options.prior_sigmas)
     return torch.nan_to_num(cost, nan=0.0)
 
 

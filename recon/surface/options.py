@@ -32,7 +32,7 @@ class MultiviewOptions:
     # the refinement's follow the surface, and a large one is steadier on weak texture.
     sweep_window_px: int = 5
     window_px: int = 9
-    prior_sigmas: float = 3.0  # half width of the search around a dense prior, in its standard deviations
+    prior_sigmas: float = 3.0  # from a dense prior, beyond which a depth needs better evidence in the photos
     min_score: float = 0.5  # mean ZNCC over the best views, below which a pixel has no photometric evidence
     max_reprojection_px: float = 1.0  # geometric consistency, there and back
     max_relative_depth: float = 0.01

@@ -34,7 +34,7 @@ def test_a_textured_plane_is_recovered_within_one_percent(slant):
     assert np.median(found.confidence[8:-8, 8:-8]) > 0.9
 
 
-def test_a_prior_narrows_the_search_and_a_wrong_one_is_not_followed_beyond_its_range():
+def test_a_prior_guides_the_search_and_a_wrong_one_gives_way_to_the_photos():
     maps = plane_maps()
     _, frames = frames_of(maps)
     others = [frames[0], *frames[2:]]
@@ -43,9 +43,30 @@ def test_a_prior_narrows_the_search_and_a_wrong_one_is_not_followed_beyond_its_r
     found = refine(frames[1], others, OPTIONS, prior, "cpu")
     error = np.abs(found.depth_m / maps[1].depth_m - 1)[8:-8, 8:-8]
     assert (error < 0.01).mean() > 0.95
-    # A confident prior 40 % too far leaves out the true depth: then nothing may match well.
+    # A confident prior 40 % too far, as on an object without points in the map: the photos find the true depth.
     wrong = refine(frames[1], others, OPTIONS, Prior((1.4 * maps[1].depth_m).astype(np.float32), 0.02), "cpu")
-    assert np.median(wrong.confidence) < 0.7
+    error = np.abs(wrong.depth_m / maps[1].depth_m - 1)[8:-8, 8:-8]
+    assert (error < 0.01).mean() > 0.9
+
+
+def test_without_texture_the_prior_decides():
+    maps = [dataclasses.replace(m, color=np.full_like(m.color, 120)) for m in plane_maps(slant=0.0)]
+    _, frames = frames_of(maps)
+    prior = Prior((1.1 * maps[1].depth_m).astype(np.float32), 0.02)
+    found = refine(frames[1], [frames[0], *frames[2:]], OPTIONS, prior, "cpu")
+    assert np.abs(found.depth_m / prior.depth_m - 1)[8:-8, 8:-8].max() < 0.06
+
+
+def test_the_range_reaches_to_near_things_that_only_neighbours_have_points_on():
+    maps = plane_maps()
+    _, frames = frames_of(maps)
+    pixels = np.stack([np.full(20, 80.0), np.linspace(40, 80, 20)], axis=-1)
+    near = dataclasses.replace(frames[0], point_ids=np.arange(20), point_pixels=pixels, point_depth_m=np.full(20, 0.9))
+    alone = depth_bounds(frames[1], None)
+    together = depth_bounds(frames[1], None, [near])
+    assert alone[1] < 1 / 0.9
+    assert together[1] == pytest.approx(1 / 0.9, rel=0.15)  # the other camera is 0.2 m beside
+    assert together[0] == alone[0]
 
 
 def test_without_texture_there_is_no_confidence():
