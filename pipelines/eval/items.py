@@ -13,9 +13,9 @@ from recon.cameras.unify import to_source_pixels, to_unified_pixels, unify
 from recon.errors import BadInputError
 from recon.interop.datasets.depth_file import read_depth_file
 from recon.interop.datasets.ground_truth_pairs import read_ground_truth_pairs
-from recon.interop.datasets.lines import Reading
 from recon.interop.datasets.object_file import read_object_file
 from recon.interop.datasets.pair_file import read_pair_file
+from recon.interop.datasets.reading import Reading
 from recon.interop.datasets.records import DepthItem, ObjectItem, PairItem, load_pixels
 from recon.questions import depth, match, object, pose
 from recon.questions.dialects import get_dialect
@@ -83,29 +83,17 @@ def find_labels(path: Path, task: Task) -> Path:
     )
 
 
-def read_items(path: Path, task: Task, images: Path | None, depth_kind: DepthKind, strict: bool) -> Reading[Item]:
+def read_items(
+    path: Path, task: Task, images: Path | None, depth_kind: DepthKind, strict: bool
+) -> Reading[DepthItem] | Reading[PairItem] | Reading[ObjectItem]:
     """The items of a label file that the task has labels for; raises BadInputError when there are none."""
-    reading: Reading[DepthItem] | Reading[PairItem] | Reading[ObjectItem]
     if task == "depth":
-        reading = read_depth_file(path, images, depth_kind, strict)
-    elif task == "object":
-        reading = read_object_file(path, images, strict)
-    elif path.suffix == ".json" and task == "pose":
-        reading = read_ground_truth_pairs(path, images, strict)
-    else:
-        reading = read_pair_file(path, images, strict)
-    items = tuple(item for item in reading.items if _has_labels(item, task))
-    if not items:
-        raise BadInputError(f"{path}: its {len(reading.items)} lines have no labels for {task}")
-    return Reading(reading.path, items, reading.faults)
-
-
-def _has_labels(item: Item, task: Task) -> bool:
-    if not isinstance(item, PairItem):
-        return True
-    if task == "match":
-        return len(item.pixels1) > 0
-    return item.cam1_from_cam2 is not None
+        return read_depth_file(path, images, depth_kind, strict)
+    if task == "object":
+        return read_object_file(path, images, strict)
+    if path.suffix == ".json" and task == "pose":
+        return read_ground_truth_pairs(path, images, strict)
+    return read_pair_file(path, images, strict, task)
 
 
 def chosen_labels(item: Item, most: int, seed: int, profile: CheckpointProfile | None) -> Item:

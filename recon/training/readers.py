@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from recon.cameras.unify import to_unified_pixels, unify
 from recon.errors import BadInputError
 from recon.interop.datasets.depth_file import read_depth_file
-from recon.interop.datasets.lines import Reading
 from recon.interop.datasets.object_file import read_object_file
 from recon.interop.datasets.pair_file import read_pair_file
+from recon.interop.datasets.reading import Reading
 from recon.interop.datasets.records import DepthItem, ObjectItem, PairItem, load_pixels
 from recon.questions import depth, match, object, pose
 from recon.questions.dialects import POSE_KINDS, Dialect
@@ -40,15 +40,8 @@ def open_depthlm(spec: SourceSpec) -> SampleSource:
 def open_pairs(spec: SourceSpec) -> SampleSource:
     """Matches or motions of pairs (``pairs``). The distance of a pair whose scene has no metric scale is not asked."""
     _check_task(spec, "match", "pose")
-    reading = _opened(spec, read_pair_file(spec.path, strict=spec.strict))
-    usable = tuple(
-        item
-        for item in reading.items
-        if (len(item.pixels1) if spec.task == "match" else item.cam1_from_cam2 is not None)
-    )
-    if not usable:
-        raise BadInputError(f"{spec.path}: its {len(reading.items)} pairs have no labels for {spec.task}")
-    return PairSource(spec, Reading(reading.path, usable, reading.faults))
+    task: Literal["match", "pose"] = "match" if spec.task == "match" else "pose"
+    return PairSource(spec, _opened(spec, read_pair_file(spec.path, strict=spec.strict, task=task)))
 
 
 def open_spatialrgpt(spec: SourceSpec) -> SampleSource:
@@ -69,7 +62,7 @@ class DepthSource:
 
     def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
         """See :class:`recon.training.sources.SampleSource`. Labels are taught as the file means depth (z or ray)."""
-        item = self.reading.items[turn % len(self)]
+        item = _item(self.reading, turn)
         try:
             image = _unified(item.image, item.camera, dialect, "depth")
             rows = _some(len(item.pixels), self.spec.questions, rng)
@@ -96,7 +89,7 @@ class PairSource:
     def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
         """See :class:`recon.training.sources.SampleSource`."""
         task = self.spec.task
-        item = self.reading.items[turn % len(self)]
+        item = _item(self.reading, turn)
         try:
             first = _unified(item.image1, item.camera1, dialect, task)
             second = _unified(item.image2, item.camera2, dialect, task)
@@ -118,7 +111,7 @@ class ObjectSource:
 
     def sample(self, dialect: Dialect, turn: int, rng: np.random.Generator) -> Sample:
         """See :class:`recon.training.sources.SampleSource`."""
-        item = self.reading.items[turn % len(self)]
+        item = _item(self.reading, turn)
         try:
             image = _unified(item.image, item.camera, dialect, "object")
             lessons = tuple(
@@ -181,6 +174,13 @@ def _some(count: int, most: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.permutation(count)[:most])
 
 
+def _item(reading: Reading[T], turn: int) -> T:
+    try:
+        return reading.items[turn % len(reading.items)]
+    except BadInputError as error:  # its line or photo is not what it was when the file was opened
+        raise BadSampleError(str(error)) from error
+
+
 def _bad(path: Path, line: int, error: Exception) -> BadSampleError:
     return BadSampleError(f"{path} line {line}: {error}")
 
@@ -193,6 +193,6 @@ def _check_task(spec: SourceSpec, *tasks: Task) -> None:
 
 
 def _opened(spec: SourceSpec, reading: Reading[T]) -> Reading[T]:
-    if reading.faults:
+    if reading.num_faults:
         _LOGGER.warning("data set %s: %s", spec.name, reading.faults_in_words())
     return reading

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +254,76 @@ def test_any_json_is_read_or_refused_in_one_line(
         path = _file(folder, {**base, key: value})
         message = ""
         try:
-            read(path)  # type: ignore[operator]
+            read(path)
         except BadInputError as error:
             message = str(error)
         assert "\n" not in message
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# long files
+
+
+def test_labels_stay_in_the_file_until_they_are_asked_for(tmp_path: Path) -> None:
+    """Memory grows by offsets alone: 16 bytes a line, however long the lines are."""
+    long = {**GOOD, "pixel_coords": [[k % WIDTH, k % HEIGHT] for k in range(300)], "depth": [2.0] * 300}
+    path = _file(tmp_path, *([long] * 60))
+    read_depth_file(path)  # whatever is made once is made
+    tracemalloc.start()
+    try:
+        reading = read_depth_file(path)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    one = reading.items[0].pixels.nbytes + reading.items[0].depth_m.nbytes
+    assert one == 300 * 24
+    assert kept < 60 * 16 + 12_000  # all labels would be 432 000
+    again = pickle.loads(pickle.dumps(reading))  # loader processes may be spawned
+    assert [item.line for item in again.items[57:]] == [58, 59, 60]
+
+
+def test_lines_keep_their_numbers_behind_empty_bad_and_endless_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recon.interop.datasets.reading._MAX_LINE_BYTES", 400)
+    endless = json.dumps({**GOOD, "note": "x" * 1500})
+    reading = read_depth_file(_file(tmp_path, "", GOOD, endless, "{", {**GOOD, "image": "b.png"}))
+    assert [item.line for item in reading.items] == [2, 5]
+    assert reading.items[1].image == tmp_path / "b.png"
+    assert reading.items[-1].line == 5
+    assert [fault.line for fault in reading.faults] == [3, 4]
+    assert "more than" in reading.faults[0].reason
+    with pytest.raises(IndexError):
+        reading.items[2]
+
+
+def test_a_line_that_was_changed_after_the_check_is_named(tmp_path: Path) -> None:
+    path = _file(tmp_path, GOOD, {**GOOD, "image": "b.png"}, GOOD)
+    reading = read_depth_file(path)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(BadInputError, match=r"labels.jsonl line 2: image 'b.png' is missing"):
+        reading.items[1]
+    path.write_text("{}")
+    with pytest.raises(BadInputError, match=r"labels.jsonl line 3: was changed after it had been checked"):
+        reading.items[2]
+    path.unlink()
+    with pytest.raises(BadInputError, match="line 1: was changed"):
+        reading.items[0]
+
+
+def test_more_faults_than_are_kept_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recon.interop.datasets.reading.MOST_FAULTS", 7)
+    reading = read_depth_file(_file(tmp_path, *(["{"] * 30), GOOD))
+    assert (len(reading.faults), reading.num_faults, len(reading.items)) == (7, 30, 1)
+    assert "30 lines left out" in reading.faults_in_words()
+    assert "and 25 more" in reading.faults_in_words()
+
+
+def test_pairs_without_labels_for_a_task_are_no_faults(tmp_path: Path) -> None:
+    only_pose = {key: value for key, value in PAIR.items() if not key.startswith("pixels")}
+    path = _file(tmp_path, only_pose, PAIR, only_pose)
+    matches = read_pair_file(path, task="match")
+    assert ([item.line for item in matches.items], matches.num_others, matches.num_faults) == ([2], 2, 0)
+    assert len(read_pair_file(path, task="pose").items) == 3
+    with pytest.raises(BadInputError, match="its 1 pairs have no labels for match"):
+        read_pair_file(_file(tmp_path, only_pose), task="match")

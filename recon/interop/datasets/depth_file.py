@@ -11,13 +11,16 @@ of ours say it (``"depth_kind": "z"`` or ``"ray"``), and may give ``camera`` (se
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from recon.cameras.pixels import index_from_corner
-from recon.interop.datasets.lines import BadLineError, Reading, camera, numbers, photo, pixels, read_items, required
+from recon.interop.datasets.lines import BadLineError, camera, numbers, photo, pixels, required
+from recon.interop.datasets.reading import Reading, read_items
 from recon.interop.datasets.records import DepthItem
 from recon.types import Camera, DepthKind
 
@@ -35,16 +38,14 @@ def read_depth_file(
         strict: stop at the first line that can't be used.
 
     Raises:
-        BadInputError: see :func:`recon.interop.datasets.lines.read_items`.
+        BadInputError: see :func:`recon.interop.datasets.reading.read_items`.
     """
     root = images or images_folder(path, ("image",))
-    return read_items(path, lambda entry, line: _item(entry, line, root, depth_kind), strict)
+    return read_items(path, partial(_item, root=root, depth_kind=depth_kind), strict)
 
 
 def images_folder(path: Path, keys: tuple[str, ...]) -> Path:
     """The folder that a file's image names start at: its own, or its parent if the first named image is there."""
-    import json
-
     try:
         with open(path, "rb") as file:
             head = file.readline(1 << 20).strip().lstrip(b"[").rstrip(b",]")

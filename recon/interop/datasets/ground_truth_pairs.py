@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from recon.errors import BadInputError
-from recon.interop.datasets.lines import BadLineError, Reading, camera, numbers, photo, required
+from recon.interop.datasets.lines import BadLineError, camera, numbers, photo, required
+from recon.interop.datasets.reading import Reading
 from recon.interop.datasets.records import Fault, PairItem
 from recon.interop.result import check_poses
 from recon.types import Camera
@@ -42,7 +43,7 @@ def read_ground_truth_pairs(path: Path, images: Path | None = None, strict: bool
             if strict:
                 raise BadInputError(f"{path} pair {number}: {error}; without --strict it is skipped") from error
             faults.append(Fault(number, str(error)))
-    reading = Reading(path, tuple(items), tuple(faults))
+    reading = Reading(path, items, tuple(faults), len(faults))
     if not items:
         raise BadInputError(reading.faults_in_words() or f"{path}: holds no pair")
     return reading

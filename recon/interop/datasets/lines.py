@@ -1,12 +1,9 @@
-"""Reading curated files line by line: what is wrong with a line is a fault with its number, or stops the reading."""
+"""The values of a line of a curated file, checked: what is wrong is named, without the file and the line."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,102 +11,15 @@ from numpy.typing import NDArray
 from recon.cameras.pinhole import MODELS, check_camera
 from recon.cameras.pixels import corner_from_index
 from recon.errors import BadInputError
-from recon.interop.datasets.records import Fault, image_size
+from recon.interop.datasets.records import image_size
 from recon.interop.result import check_photo_name
 from recon.types import Camera
 
-T = TypeVar("T")
-
-_MAX_LINE_CHARACTERS = 16 << 20
-_MAX_JSON_BYTES = 1 << 30
-_SHOWN_FAULTS = 5
 _LARGEST = 1e30  # no pixel, metre or rotation is; JSON holds whole numbers of any size
 
 
 class BadLineError(BadInputError):
     """One line can't be used; the message says why, without naming the file."""
-
-
-@dataclass(frozen=True)
-class Reading(Generic[T]):
-    """What a file holds: usable items in order, and the lines that were left out."""
-
-    path: Path
-    items: tuple[T, ...]
-    faults: tuple[Fault, ...]
-
-    def faults_in_words(self) -> str:
-        """One line about what was left out; empty when nothing was."""
-        if not self.faults:
-            return ""
-        shown = "; ".join(f"line {fault.line}: {fault.reason}" for fault in self.faults[:_SHOWN_FAULTS])
-        more = f"; and {len(self.faults) - _SHOWN_FAULTS} more" if len(self.faults) > _SHOWN_FAULTS else ""
-        lines = "line" if len(self.faults) == 1 else "lines"
-        return f"{self.path}: {len(self.faults)} {lines} left out ({shown}{more})"
-
-
-def read_items(path: Path, read: Callable[[dict[str, Any], int], T], strict: bool) -> Reading[T]:
-    """All items of a JSON-lines file, or of a JSON list.
-
-    Args:
-        path: the file.
-        read: makes an item of an entry and its line; raises BadInputError when the entry can't be used.
-        strict: stop at the first such entry.
-
-    Raises:
-        BadInputError: the file can't be read, a line is bad (strict), or nothing usable is left.
-    """
-    items: list[T] = []
-    faults: list[Fault] = []
-    for line, entry in _entries(path):
-        try:
-            if isinstance(entry, Exception):
-                raise BadLineError(f"not readable as JSON ({' '.join(str(entry).split())[:80]})")
-            if not isinstance(entry, dict):
-                raise BadLineError(f"holds a {type(entry).__name__}; accepted: a JSON object")
-            items.append(read(entry, line))
-        except BadInputError as error:
-            if strict:
-                raise BadInputError(f"{path} line {line}: {error}; without --strict such lines are skipped") from error
-            faults.append(Fault(line, str(error)))
-    reading = Reading(path, tuple(items), tuple(faults))
-    if not items:
-        raise BadInputError(reading.faults_in_words() or f"{path}: holds no line; accepted: one JSON object per line")
-    return reading
-
-
-def _entries(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line (or entry number of a JSON list) and the parsed entry; the exception itself where it can't be parsed."""
-    try:
-        with open(path, "rb") as file:
-            first = file.read(64).lstrip()
-            file.seek(0)
-            if first.startswith(b"["):
-                yield from _listed(path)
-                return
-            for number, raw in enumerate(iter(lambda: file.readline(_MAX_LINE_CHARACTERS), b""), start=1):
-                if not raw.strip():
-                    continue
-                try:
-                    yield number, json.loads(raw)
-                except (ValueError, RecursionError) as error:
-                    yield number, error
-    except OSError as error:
-        raise BadInputError(f"{path}: can't be read ({error.strerror or error})") from error
-
-
-def _listed(path: Path) -> Iterator[tuple[int, Any]]:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise BadInputError(f"{path}: a JSON list of more than {_MAX_JSON_BYTES >> 30} GiB; use one object per line")
-    try:
-        entries = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path}: not readable as a JSON list ({' '.join(str(error).split())[:80]})") from error
-    yield from enumerate(entries, start=1)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# entries
 
 
 def required(entry: dict[str, Any], key: str) -> Any:

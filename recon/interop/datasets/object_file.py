@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from recon.cameras.intrinsics import PRIOR_FOCAL_FACTOR, centred_camera
-from recon.interop.datasets.lines import BadLineError, Reading, camera, name, numbers, photo, read_items, required, text
+from recon.interop.datasets.lines import BadLineError, camera, name, numbers, photo, required, text
+from recon.interop.datasets.reading import Reading, read_items
 from recon.interop.datasets.records import ObjectItem, image_size
 from recon.types import Camera
 
@@ -36,9 +38,9 @@ def read_object_file(path: Path, images: Path | None = None, strict: bool = Fals
         strict: stop at the first entry that can't be used.
 
     Raises:
-        BadInputError: see :func:`recon.interop.datasets.lines.read_items`.
+        BadInputError: see :func:`recon.interop.datasets.reading.read_items`.
     """
-    return read_items(path, lambda entry, line: _item(entry, line, images or path.parent), strict)
+    return read_items(path, partial(_item, root=images or path.parent), strict)
 
 
 def _item(entry: dict[str, Any], line: int, root: Path) -> ObjectItem:

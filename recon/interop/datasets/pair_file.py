@@ -15,8 +15,9 @@ place of intrinsics for lenses with distortion.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +27,40 @@ from recon.errors import BadInputError
 from recon.interop.datasets.depth_file import camera_of, images_folder, intrinsics_of
 from recon.interop.datasets.lines import (
     BadLineError,
-    Reading,
     camera,
     name,
     numbers,
     photo,
     pixels,
-    read_items,
     required,
 )
+from recon.interop.datasets.reading import Reading, read_items
 from recon.interop.datasets.records import PairItem
 from recon.interop.result import check_poses
 
 
-def read_pair_file(path: Path, images: Path | None = None, strict: bool = False) -> Reading[PairItem]:
-    """The pairs of a file; arguments and errors as :func:`recon.interop.datasets.depth_file.read_depth_file`."""
+def read_pair_file(
+    path: Path, images: Path | None = None, strict: bool = False, task: Literal["match", "pose"] | None = None
+) -> Reading[PairItem]:
+    """The pairs of a file, or those that have labels for a task.
+
+    Other arguments and errors as :func:`recon.interop.datasets.depth_file.read_depth_file`; BadInputError too when no
+    pair has labels for the task.
+    """
     root = images or images_folder(path, ("image1",))
-    return read_items(path, lambda entry, line: _item(entry, line, root), strict)
+    keep = {"match": _has_matches, "pose": _has_pose}[task] if task is not None else None
+    reading = read_items(path, partial(_item, root=root), strict, keep)
+    if not len(reading.items):
+        raise BadInputError(f"{path}: its {reading.num_others} pairs have no labels for {task}")
+    return reading
+
+
+def _has_matches(item: PairItem) -> bool:
+    return len(item.pixels1) > 0
+
+
+def _has_pose(item: PairItem) -> bool:
+    return item.cam1_from_cam2 is not None
 
 
 def pair_row(item: PairItem) -> dict[str, Any]:
