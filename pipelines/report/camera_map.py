@@ -87,7 +87,7 @@ def draw_map(
     put(svg, "text", f"{bar:g} {unit}", x=_MARGIN / 2 + length + 8, y=height - 9, class_="tick")
     if scene.georeference is not None:
         put(svg, "path", d=f"M{_WIDTH - 20:.1f} 34V14m-5 7l5-8 5 8", class_="ruler")
-        put(svg, "text", "N", x=_WIDTH - 20, y=48, class_="tick middle")
+        put(svg, "text", "N", x=_WIDTH - 20, y=40, class_="tick middle hanging")
     return CameraMap(markup(svg), said)
 
 
@@ -102,8 +102,8 @@ def _fixes_in_map(scene: Scene, gps: Mapping[str, GpsFix], turn: Float64Array) -
     if scene.georeference is not None:
         apart = np.linalg.norm((positions.enu_m - centres)[:, :2], axis=1)
         return positions.enu_m @ turn.T, (
-            f"Rings are the GPS positions of {known} photos, {np.nanmedian(apart):.2g} m (median, on the ground) from "
-            "where the map has them. North is up."
+            f"Rings are the GPS positions of {known} photos, {np.nanmedian(apart):.2g}\u00a0m (median, on the ground) "
+            "from where the map has them. North is up."
         )
     fit = fit_similarity(centres, positions)
     if fit is None or fit.scale <= 0:
@@ -111,7 +111,7 @@ def _fixes_in_map(scene: Scene, gps: Mapping[str, GpsFix], turn: Float64Array) -
     world = (positions.enu_m - fit.translation) @ fit.rotation / fit.scale
     return world @ turn.T, (
         f"Rings are the GPS positions of {known} photos, laid over the cameras as well as they fit "
-        f"({fit.residual_m:.2g} m off, root mean square); the map itself is not georeferenced."
+        f"({fit.residual_m:.2g}\u00a0m off, root mean square); the map itself is not georeferenced."
     )
 
 

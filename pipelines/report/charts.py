@@ -11,72 +11,90 @@ from markupsafe import Markup
 
 from pipelines.report.svg import Element, drawing, markup, nice_step, path, put
 from recon.evaluation.compare import Comparison
-from recon.types import MetricScale, ScaleVote
+from recon.types import MetricScale
 
 _SERIES = 6  # colours in the style sheet
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 12.0, 40.0  # of a plot's frame
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60.0, 28.0, 34.0, 50.0  # of a plot's frame
 _WIDTH, _HEIGHT = 520.0, 300.0
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A line of the scale's plot: factors relative to what was used; ``kind`` is its class in the style sheet."""
+class VoteRow:
+    """A line of the scale's plot; ``kind`` (vote, unused, final) is its class in the style sheet."""
 
     source: str
-    note: str
     kind: str
-    factor: float
-    low: float
-    high: float
+    said: str
+    bar: Markup
 
 
-def _vote(vote: ScaleVote, scale: MetricScale, middle: float) -> _Row:
-    factor, spread = vote.metres_per_unit / middle, math.exp(1.96 * min(abs(vote.log_sigma), 10.0))
-    kind = "vote" if vote.source in scale.used else "unused"
-    return _Row(vote.source, f"{vote.num_measurements:,} measurements", kind, factor, factor / spread, factor * spread)
+@dataclass(frozen=True)
+class VotesPlot:
+    """The votes on the scale with a bar each, and the three numbers below the bars (at 1/8, 1/2 and 7/8)."""
+
+    rows: tuple[VoteRow, ...]
+    ticks: tuple[str, str, str]
 
 
-def scale_votes(scale: MetricScale) -> Markup | None:
+_FAR_OUT = 8.0  # a vote that was not used stretches the plot up to so many times what the used ones need
+_BAR = 1000.0  # width of a bar in its own units: it is stretched to the page's
+
+
+def scale_votes(scale: MetricScale) -> VotesPlot | None:
     """Each source's factor with its 95 % interval, in percent of the factor that was used; None without votes."""
     votes = [v for v in scale.votes if v.metres_per_unit > 0 and math.isfinite(v.metres_per_unit)]
     if not votes:
         return None
-    known = scale.is_known
-    middle = (
-        scale.metres_per_unit
-        if known
-        else math.exp(sorted(math.log(v.metres_per_unit) for v in votes)[len(votes) // 2])
-    )
-    rows = [_vote(v, scale, middle) for v in votes]
-    if known:
-        low, high = scale.low / middle, scale.high / middle
-        rows.append(_Row("used", "95 % interval", "final", 1.0, low, high))
-    ends = [abs(math.log(max(end, 1e-6))) for row in rows for end in (row.factor, row.low, row.high)]
-    reach = min(max(*ends, 0.02) * 1.12, math.log(100))
-    row_height, left, width = 46.0, 12.0, 620.0
-    height = row_height * len(rows) + 30
-    names = "; ".join(f"{row.source} {_percent(row.factor)}" for row in rows)
-    svg = drawing(width, height, f"Votes on the scale: {names}", "plot wide")
+    logs = sorted(math.log(v.metres_per_unit) for v in votes)
+    middle = math.log(scale.metres_per_unit) if scale.is_known else logs[len(logs) // 2]
+    spans: list[tuple[str, str, str, float, float, float]] = []  # source, kind, note, centre, low, high
+    for v in votes:
+        centre, spread = math.log(v.metres_per_unit) - middle, 1.96 * min(abs(v.log_sigma), 10.0)
+        kind = "vote" if v.source in scale.used else "unused"
+        spans.append((v.source, kind, f"{v.num_measurements:,} measurements", centre, centre - spread, centre + spread))
+    band = (math.log(scale.low) - middle, math.log(scale.high) - middle) if scale.is_known else None
+    if band is not None:
+        spans.append(("used", "final", "95 % interval", 0.0, *band))
+    reaches = {name: max(abs(low), abs(high)) for name, _, _, _, low, high in spans}
+    needed = max([reach for (name, kind, *_), reach in zip(spans, reaches.values()) if kind != "unused"], default=0.0)
+    fitting = [r for r in reaches.values() if not needed or r <= _FAR_OUT * needed]
+    reach = min(max(*fitting, 0.0, 0.02) * 1.12, math.log(100))
+    rows = tuple(
+        VoteRow(
+            _source_name(name), kind, f"{_percent(math.exp(centre))}, {note}",
+            _vote_bar(kind, centre / reach, low / reach, high / reach, band and (band[0] / reach, band[1] / reach)),
+        )
+        for name, kind, note, centre, low, high in spans
+    )  # fmt: skip
+    return VotesPlot(rows, (_percent(math.exp(-0.75 * reach)), "0 %", _percent(math.exp(0.75 * reach))))
 
-    def x(factor: float) -> float:
-        place = math.log(max(factor, 1e-6)) / reach
-        return left + (width - 2 * left) * (0.5 + 0.5 * min(max(place, -1.0), 1.0))
 
-    if known:
-        band = (x(scale.low / middle), x(scale.high / middle))
-        put(svg, "rect", x=band[0], y=0, width=max(band[1] - band[0], 1), height=row_height * len(rows), class_="band")
-    put(svg, "line", x1=x(1), x2=x(1), y1=0, y2=row_height * len(rows), class_="axis")
-    for i, row in enumerate(rows):
-        y = row_height * i
-        label = f"{row.source} (not used)" if row.kind == "unused" else row.source
-        put(svg, "text", label, x=left, y=y + 16, class_="name")
-        put(svg, "text", f"{_percent(row.factor)}, {row.note}", x=width - left, y=y + 16, class_="tick end")
-        put(svg, "line", x1=x(row.low), x2=x(row.high), y1=y + 30, y2=y + 30, class_=f"interval {row.kind}")
-        put(svg, "circle", cx=x(row.factor), cy=y + 30, r=4.5, class_=f"dot {row.kind}")
-    for share in (-0.75, 0.0, 0.75):
-        factor = math.exp(share * reach)
-        put(svg, "text", _percent(factor), x=x(factor), y=height - 8, class_="tick middle")
+def _vote_bar(kind: str, centre: float, low: float, high: float, band: tuple[float, float] | None) -> Markup:
+    """An interval and its middle, in parts of the bar's half width; an arrow where the middle is beyond its end."""
+
+    def x(share: float) -> float:
+        return _BAR * (0.5 + 0.5 * min(max(share, -0.98), 0.98))
+
+    svg = drawing(_BAR, 18, "", "vote-bar")
+    svg.attrib.pop("role")
+    svg.attrib.pop("aria-label")
+    svg.set("aria-hidden", "true")
+    svg.set("preserveAspectRatio", "none")
+    if band is not None:
+        put(svg, "rect", x=x(band[0]), width=max(x(band[1]) - x(band[0]), 1), height=18, class_="band")
+    put(svg, "path", d="M500 0V18", class_="axis")
+    if abs(centre) > 1:
+        tip, back = x(math.copysign(1, centre)), x(math.copysign(0.94, centre))
+        put(svg, "path", d=f"M{tip:.1f} 9L{back:.1f} 3V15Z", class_=f"beyond {kind}")
+        return markup(svg)
+    put(svg, "path", d=f"M{x(low):.1f} 9H{x(high):.1f}", class_=f"interval {kind}")
+    put(svg, "path", d=f"M{x(centre):.1f} 9h0", class_=f"dot {kind}")
     return markup(svg)
+
+
+def _source_name(source: str) -> str:
+    """A source as people call it: ``vlm:NAME depth`` is the depth of the checkpoint NAME."""
+    return source.removeprefix("vlm:")
 
 
 def stage_bar(share: float) -> Markup:
@@ -161,13 +179,13 @@ def _frame(svg: Element, x_ticks: Sequence[tuple[float, str]], x_title: str, y_t
     for share, label in x_ticks:
         x = _x(share)
         put(svg, "line", x1=x, x2=x, y1=_TOP, y2=_HEIGHT - _BOTTOM, class_="grid")
-        put(svg, "text", label, x=x, y=_HEIGHT - _BOTTOM + 15, class_="tick middle")
+        put(svg, "text", label, x=x, y=_HEIGHT - _BOTTOM + 20, class_="tick middle")
     for k in range(5):
         y = _y(k / 4)
         put(svg, "line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid" if k else "axis")
         put(svg, "text", f"{25 * k} %", x=_LEFT - 6, y=y + 4, class_="tick end")
     put(svg, "text", x_title, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6, class_="tick middle")
-    put(svg, "title", y_title)
+    put(svg, "text", y_title, x=8, y=18, class_="tick")
 
 
 def _line(

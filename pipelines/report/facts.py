@@ -69,17 +69,24 @@ def key_figures(run: Run, size: NDArray[np.float64]) -> list[Figure]:
 def scale_sentences(scale: MetricScale) -> list[str]:
     """What the scale means, in plain words."""
     if not scale.is_known:
-        said = [note[:1].upper() + note[1:] for note in scale.notes]
         return [
             "The size of this model is not known: its shape is right, its lengths are in a unit of their own.",
-            *said,
+            *map(_note, scale.notes),
         ]
     low, high = scale.low / scale.metres_per_unit, scale.high / scale.metres_per_unit
     return [
         f"Lengths are metres. What measures 1.00 m in the model is between {low:.2f} m and {high:.2f} m long in the "
         f"world, with a probability of 95 %. The scale comes from {', '.join(scale.used)}.",
-        *scale.notes,
+        *map(_note, scale.notes),
     ]
+
+
+def _note(note: str) -> str:
+    """A note on the scale as a sentence; names of checkpoints stay as they are."""
+    if note.startswith("vlm:"):
+        return note.removeprefix("vlm:")
+    reason = note.removeprefix("scale: unknown (").removesuffix(")") if note.startswith("scale: unknown (") else note
+    return reason[:1].upper() + reason[1:]
 
 
 def stage_rows(summary: Mapping[str, Any]) -> list[StageRow]:
@@ -99,7 +106,7 @@ def stage_rows(summary: Mapping[str, Any]) -> list[StageRow]:
             StageRow(
                 str(stage.get("name", "")), str(stage.get("status", "")), seconds,
                 duration(seconds) if stage.get("status") != "skipped" else "", stage_bar(seconds / longest),
-                ", ".join(f"{_count(value)} {key}" for key, value in counts.items()), str(stage.get("reason", "")),
+                ", ".join(_counted(value, str(key)) for key, value in counts.items()), str(stage.get("reason", "")),
                 rejected,
             )
         )  # fmt: skip
@@ -178,6 +185,12 @@ def _count(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.4g}" if math.isfinite(value) else "unknown"
     return f"{int(value):,}" if isinstance(value, int | float) else str(value)
+
+
+def _counted(value: Any, what: str) -> str:
+    """``18 photos``, ``1 photo``."""
+    one = value == 1 and what.endswith("s") and not what.endswith("ss")
+    return f"{_count(value)} {what[:-1] if one else what}"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

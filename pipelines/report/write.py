@@ -141,7 +141,7 @@ def _run_context(run: Run, comparisons: Sequence[Comparison], options: ReportOpt
         "usual": usual,
         "versions": facts.versions(summary),
         "checkpoints": facts.checkpoints(summary),
-        "unit": " m" if scene.scale.is_known else "",
+        "unit": "\u00a0m" if scene.scale.is_known else "",
     }
 
 
