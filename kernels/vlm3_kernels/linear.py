@@ -30,12 +30,19 @@ def uses_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
     )
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """``x`` [..., K] times ``weight`` [N, K] transposed, plus ``bias`` [N] -> [..., N]."""
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, residual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``x`` [..., K] times ``weight`` [N, K] transposed, plus ``bias`` [N] and ``residual`` [..., N] -> [..., N]."""
     if uses_onednn(x, weight):
-        out: torch.Tensor = _onednn(x, weight, bias, "none", [], "")
+        out: torch.Tensor
+        if residual is None:
+            out = _onednn(x, weight, bias, "none", [], "")
+        else:
+            out = _onednn.binary(x, residual, weight, bias, "add")
         return out
-    return plain_linear(x, weight, bias)
+    product = plain_linear(x, weight, bias)
+    return product if residual is None else product + residual
 
 
 def gated(x: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

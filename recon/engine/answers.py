@@ -61,7 +61,7 @@ class AnswerReader:
         parsed = parse_answer(question, text, images, is_complete)
         carriers = self._carriers(generated.ids, text, parsed.span)
         log_probs = generated.log_probs[carriers] if carriers else generated.log_probs
-        confidence = math.exp(float(np.mean(log_probs))) if parsed.status == "ok" else 0.0
+        confidence = math.exp(math.fsum(log_probs.tolist()) / len(log_probs)) if parsed.status == "ok" else 0.0
         is_number = parsed.value is not None and len(parsed.value) == 1
         return Answer(
             text=text,

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from transformers import Qwen3VLForConditionalGeneration
-from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 from vlm3_kernels.prefix_attention.spans import Spans
 
 from recon.engine.attention import AttentionContext, SegmentContext, SuffixContext
 from recon.engine.keyvalues import KeyValues
+from recon.engine.layers import Rotary, rotate
 
 
 class TextRunner:
@@ -97,29 +97,24 @@ class TextRunner:
             hidden = self._last_layer(layers[-1], hidden, rotary, context, keep)
         return self._text.norm(hidden)[0]
 
-    def _rotary(self, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _rotary(self, hidden: torch.Tensor, positions: torch.Tensor) -> Rotary:
         return self._text.rotary_emb(hidden[None], positions[:, None])
 
     @staticmethod
-    def _layer(
-        layer: Any, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], context: AttentionContext
-    ) -> torch.Tensor:
+    def _layer(layer: Any, hidden: torch.Tensor, rotary: Rotary, context: AttentionContext) -> torch.Tensor:
         return layer(hidden, position_embeddings=rotary, attention_mask=None, recon_context=context)
 
     @staticmethod
-    def _key_value(
-        attn: Any, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _key_value(attn: Any, hidden: torch.Tensor, rotary: Rotary) -> tuple[torch.Tensor, torch.Tensor]:
         shape = (*hidden.shape[:-1], -1, attn.head_dim)
-        key = attn.k_norm(attn.k_proj(hidden).view(shape)).transpose(1, 2)
-        value = attn.v_proj(hidden).view(shape).transpose(1, 2)
-        return apply_rotary_pos_emb(key, key, *rotary)[1], value
+        key = rotate(attn.k_norm(attn.k_proj(hidden).view(shape)), rotary)
+        return key.transpose(1, 2), attn.v_proj(hidden).view(shape).transpose(1, 2)
 
     def _last_layer(
         self,
         layer: Any,
         hidden: torch.Tensor,  # [1, T, H]
-        rotary: tuple[torch.Tensor, torch.Tensor],
+        rotary: Rotary,
         context: SuffixContext,
         keep: torch.Tensor,
     ) -> torch.Tensor:  # [1, K, H]
@@ -131,8 +126,7 @@ class TextRunner:
             context.store(attn.layer_idx, key, value)
             return hidden[:, :0]
         kept, kept_rotary = normed[:, keep], (rotary[0][:, keep], rotary[1][:, keep])
-        query = attn.q_norm(attn.q_proj(kept).view(*kept.shape[:-1], -1, attn.head_dim)).transpose(1, 2)
-        query = apply_rotary_pos_emb(query, query, *kept_rotary)[0]
-        mixed = context.attend(attn.layer_idx, query, key, value, attn.scaling)
+        query = rotate(attn.q_norm(attn.q_proj(kept).view(*kept.shape[:-1], -1, attn.head_dim)), kept_rotary)
+        mixed = context.attend(attn.layer_idx, query.transpose(1, 2), key, value, attn.scaling)
         hidden = hidden[:, keep] + attn.o_proj(mixed.reshape(*kept.shape[:-1], -1))
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

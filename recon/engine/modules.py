@@ -1,7 +1,8 @@
 """The checkpoint's model as the engine runs it: the same weights in modules that are faster in inference.
 
 The twin is a copy of the module tree that shares every parameter, so that the model the user holds (and may train, or
-ask with ``generate``) stays as it is. Everything in it is Hugging Face's but the linear layers and the MLP around them.
+ask with ``generate``) stays as it is. On a GPU everything in it is Hugging Face's; on a CPU the linear layers and the
+text model's layers (:mod:`recon.engine.layers`) are not.
 """
 
 from __future__ import annotations
@@ -13,23 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextMLP
-from vlm3_kernels.linear import gated, linear
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer, Qwen3VLTextRMSNorm
+from vlm3_kernels.linear import linear
 
 from recon.engine import attention
+from recon.engine.layers import FastLayer, FastLinear, FastNorm
 
 Replace = Callable[[nn.Module], nn.Module | None]
-
-
-class FastLinear(nn.Module):
-    """A linear layer's arithmetic through :func:`vlm3_kernels.linear.linear`."""
-
-    def __init__(self, source: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = source.weight, source.bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return linear(x, self.weight, self.bias)
 
 
 class FastPatches(nn.Module):
@@ -43,26 +34,17 @@ class FastPatches(nn.Module):
         return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
 
 
-class FastMLP(nn.Module):
-    """SwiGLU whose activation and product are fused into the matrix products where the CPU's library can."""
-
-    def __init__(self, gate: nn.Linear, up: nn.Linear, down: nn.Linear) -> None:
-        super().__init__()
-        self.gate, self.up, self.down = gate.weight, up.weight, down.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return linear(gated(x, self.gate, self.up), self.down)
-
-
 def fast_modules(module: nn.Module) -> nn.Module | None:
     """The replacement of a module on a CPU; None: as it is."""
     if type(module) is nn.Linear:
         return FastLinear(module)
     if type(module) is nn.Conv3d and module.kernel_size == module.stride:
         return FastPatches(module)
-    if type(module) is Qwen3VLTextMLP:
-        mlp: Any = module
-        return FastMLP(mlp.gate_proj, mlp.up_proj, mlp.down_proj) if mlp.config.hidden_act == "silu" else None
+    if type(module) is Qwen3VLTextRMSNorm:
+        return FastNorm(module)
+    if type(module) is Qwen3VLTextDecoderLayer:
+        mlp: Any = module.mlp
+        return FastLayer(module) if mlp.config.hidden_act == "silu" else None
     return None
 
 
@@ -74,6 +56,8 @@ def inference_twin(
     ``replace`` gives a module's replacement or None; by default the fast modules on a CPU and nothing elsewhere.
     """
     attention.register()
+    if model.device.type == "cpu":
+        _keep_freed_memory()
     if replace is None:
         replace = fast_modules if model.device.type == "cpu" else _nothing
     text_config = copy.copy(model.config.text_config)
@@ -81,6 +65,15 @@ def inference_twin(
     twin = _copy(model, replace, model.config.text_config, text_config)
     assert isinstance(twin, Qwen3VLForConditionalGeneration)
     return twin
+
+
+def _keep_freed_memory() -> None:
+    """Lets the C library reuse freed blocks instead of giving them back to the system after every operation.
+
+    glibc maps large blocks anew, and the system clears them page by page, until a block of that size has been freed
+    once (mallopt(3), M_MMAP_THRESHOLD, at most 32 MiB). It is never touched, so it takes no memory.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def _copy(module: nn.Module, replace: Replace, old_config: Any, new_config: Any) -> nn.Module:

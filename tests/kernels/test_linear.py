@@ -14,8 +14,13 @@ def test_linear_and_gated(shape: tuple[int, ...], bias: bool) -> None:
     x = torch.randn(*shape[:-1], generator=generator)
     weight, gate = (torch.randn(shape[-1], shape[-2], generator=generator) for _ in range(2))
     b = torch.randn(shape[-1], generator=generator) if bias else None
+    residual = torch.randn(*shape[:-2], shape[-1], generator=generator)
+    before = residual.clone()
     with torch.inference_mode():
         got, both = linear.linear(x, weight, b), linear.gated(x, gate, weight)
+        added = linear.linear(x, weight, b, residual)
+    torch.testing.assert_close(added, got + residual, atol=3e-5, rtol=1e-5)
+    assert torch.equal(residual, before)
     exact = x.double() @ weight.double().T
     half = x.double() @ gate.double().T
     torch.testing.assert_close(got.double(), exact + (b.double() if b is not None else 0), atol=3e-5, rtol=1e-5)
