@@ -45,6 +45,10 @@ class Options:
     """size of the smallest detail of the surface (default: from the photos' resolution)"""
     target_faces: int | None = None
     """simplify the mesh to about this many triangles"""
+    watertight: bool = False
+    """close all holes of the mesh; what is made up is grey, and its share is said"""
+    sky_removal: Literal["auto", "on", "off"] = "auto"
+    """leave sky out of the surface; auto: of photos with GPS"""
     no_report: bool = False
     """don't write report.html into the workspace"""
     overwrite: bool = False
@@ -72,6 +76,8 @@ class Options:
             fuse,
             voxel_m=fuse.voxel_m if self.voxel_m is None else self.voxel_m,
             target_faces=fuse.target_faces if self.target_faces is None else self.target_faces,
+            watertight=fuse.watertight or self.watertight,
+            remove_sky=fuse.remove_sky or self.sky_removal == "on",
         )
         return dataclasses.replace(self.surface, fuse=fuse, device=self.models.device)
 
@@ -89,6 +95,9 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise BadInputError(f"--{name.replace('_', '-')} must be positive, found {value}")
+        if self.as_ == "cloud" and (self.watertight or self.target_faces is not None):
+            option = "--watertight" if self.watertight else "--target-faces"
+            raise BadInputError(f"{option} is about meshes; found --as cloud")
         if self.known_distance is not None:
             first, second, metres = self.known_distance
             if not 0 < metres < float("inf"):

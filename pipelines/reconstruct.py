@@ -42,7 +42,9 @@ from recon.mapping.pairs import choose_pairs
 from recon.mapping.scale import apply_scale, estimate_scale
 from recon.mapping.single import NOTICE as SINGLE_PHOTO
 from recon.mapping.single import single_photo_scene
-from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps, build_mesh
+from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps
+from recon.surface.meshing import build_mesh
+from recon.surface.sky import WithoutSky
 from recon.surface.store import FolderDepthStore
 from recon.types import Camera, Capture, DepthSamples, Matches, RelativePose, Scene, Task
 
@@ -68,10 +70,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ResultSize:
-    """Vertices (or points) and triangles of the result."""
+    """Vertices (or points) and triangles of the result, and what its user should know about it."""
 
     vertices: int
     faces: int
+    notes: tuple[str, ...] = ()
 
 
 def run(options: Options) -> None:
@@ -145,8 +148,11 @@ def _reconstruct(
     summary.scene = scene
 
     depth = make_depth_maps(stages, options, capture, scene, evidence)
-    size = make_surface(stages, options, depth, scene)
+    outdoors = any(view.gps is not None for view in capture.views)
+    size = make_surface(stages, options, depth, scene, outdoors)
     summary.vertices, summary.faces = size.vertices, size.faces
+    for note in size.notes:
+        _notify(summary, note, options.quiet)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -297,20 +303,24 @@ def make_depth_maps(
     return depth, key
 
 
-def make_surface(stages: Stages, options: Options, depth: tuple[SurfaceDepth, str], scene: Scene) -> ResultSize:
+def make_surface(
+    stages: Stages, options: Options, depth: tuple[SurfaceDepth, str], scene: Scene, outdoors: bool
+) -> ResultSize:
     """The mesh or cloud, written to where the user wants it."""
     maps, key = depth
     fuse = options.surface_options.fuse
+    if options.sky_removal == "auto" and outdoors:
+        fuse = dataclasses.replace(fuse, remove_sky=True)
     axes: WorldAxes = "enu" if scene.georeference is not None else "opencv"
 
     def compute(progress: Progress) -> ResultSize:
         if options.as_ == "cloud":
-            cloud = build_cloud(maps.depth_maps, fuse, progress)
+            cloud = build_cloud(WithoutSky(maps.depth_maps) if fuse.remove_sky else maps.depth_maps, fuse, progress)
             write_cloud(cloud, options.out)
             return ResultSize(len(cloud.points_world_m), 0)
-        mesh = build_mesh(maps.depth_maps, fuse, progress)
-        write_mesh(mesh, options.out, axes)
-        return ResultSize(len(mesh.vertices_world_m), len(mesh.faces))
+        built = build_mesh(maps.depth_maps, fuse, progress)
+        write_mesh(built.mesh, options.out, axes)
+        return ResultSize(len(built.mesh.vertices_world_m), len(built.mesh.faces), built.notes)
 
     return stages.run(
         options.as_, ResultSize, [key, fuse, str(options.out), axes], compute,

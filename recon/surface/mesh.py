@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
@@ -16,7 +17,7 @@ from recon.surface.fuse import view_weights
 from recon.surface.options import FuseOptions
 from recon.surface.types import DepthMap, Mesh
 
-_GREY = 128
+UNKNOWN_GREY = 128  # of vertices that no photo shows
 
 
 def clean(mesh: Mesh, options: FuseOptions) -> Mesh:
@@ -38,7 +39,7 @@ def clean(mesh: Mesh, options: FuseOptions) -> Mesh:
             f"no connected piece of surface has {options.min_component_faces} triangles: take photos with more overlap "
             "or lower min_component_faces"
         )
-    return with_normals(_compact(vertices, faces, mesh.colors))
+    return with_normals(compact(vertices, faces, mesh.colors))
 
 
 def _large_components(faces: NDArray[np.int32], num_vertices: int, options: FuseOptions) -> NDArray[np.bool_]:
@@ -54,7 +55,8 @@ def _large_components(faces: NDArray[np.int32], num_vertices: int, options: Fuse
     return sizes[face_labels] >= least
 
 
-def _compact(vertices: NDArray, faces: NDArray[np.int32], colors: NDArray[np.uint8] | None) -> Mesh:
+def compact(vertices: NDArray, faces: NDArray[np.int32], colors: NDArray[np.uint8] | None) -> Mesh:
+    """The mesh without vertices that no triangle uses."""
     used, inverse = np.unique(faces, return_inverse=True)
     return Mesh(vertices[used], inverse.reshape(-1, 3).astype(np.int32), None if colors is None else colors[used])
 
@@ -106,15 +108,15 @@ def simplify(mesh: Mesh, target_faces: int) -> Mesh:
     if mesh.colors is not None:
         colors = np.clip(np.rint(np.asarray(smaller.vertex_colors) * 255), 0, 255).astype(np.uint8)
     vertices, faces = np.asarray(smaller.vertices), np.asarray(smaller.triangles).astype(np.int32)
-    return with_normals(_compact(vertices, faces, colors))
+    return with_normals(compact(vertices, faces, colors))
 
 
 def color_vertices(mesh: Mesh, depth_maps: Sequence[DepthMap], options: FuseOptions, tolerance_m: float) -> Mesh:
     """Colour each vertex from the photos that see it best.
 
     A photo sees a vertex when its depth there agrees within ``tolerance_m``. Weights grow steeply with confidence,
-    frontal view and nearness, so that the best photos give the detail and the others only smooth seams. Vertices that
-    no depth map confirms take the colour of the nearest one that has one.
+    frontal view and nearness, and with the photo's sharpness, so that the best photos give the detail and the others
+    only smooth seams. Vertices that no depth map confirms take the colour of the nearest one that has one.
     """
     vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
     total = np.zeros((len(vertices), 3))
@@ -124,7 +126,7 @@ def color_vertices(mesh: Mesh, depth_maps: Sequence[DepthMap], options: FuseOpti
         total[index] += weight[:, None] * color
         weight_sum[index] += weight
     seen = weight_sum > 0
-    colors = np.full((len(vertices), 3), _GREY, dtype=np.uint8)
+    colors = np.full((len(vertices), 3), UNKNOWN_GREY, dtype=np.uint8)
     if seen.any():
         colors[seen] = np.clip(np.rint(total[seen] / weight_sum[seen, None]), 0, 255).astype(np.uint8)
         if not seen.all():
@@ -149,7 +151,7 @@ def _seen_colors(
     weights = view_weights(depth_map, options)[row, column]
     visible = (weights > 0) & (np.abs(depth_map.depth_m[row, column] - z[index]) < tolerance_m)
     index = index[visible]
-    weight = (weights[visible].astype(np.float64) / z[index] ** 2) ** 2
+    weight = (weights[visible].astype(np.float64) / z[index] ** 2) ** 2 * _sharpness(depth_map.color)
     left, top = x[index] - 0.5, y[index] - 0.5
     column, row = left.astype(np.int64), top.astype(np.int64)
     a, b = (left - column)[:, None], (top - row)[:, None]
@@ -159,3 +161,9 @@ def _seen_colors(
         + a * image[np.minimum(row + 1, height - 1), np.minimum(column + 1, width - 1)]
     )
     return index, color, weight
+
+
+def _sharpness(color: NDArray[np.uint8]) -> float:
+    """Mean strength of a photo's fine detail, to be compared with that of other photos of the same things."""
+    grey = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
+    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()) + 1.0

@@ -58,6 +58,8 @@ class FuseOptions:
     min_component_faces: int = 200  # connected pieces smaller than this are floaters ...
     min_component_fraction: float = 0.002  # ... as are those below this share of all faces
     target_faces: int | None = None
+    remove_sky: bool = False  # of upright photos taken outdoors
+    watertight: bool = False  # close all holes; what is made up is grey
     cloud_neighbours: int = 16  # statistical outlier removal of clouds
     cloud_outlier_sigmas: float = 2.5
 
