@@ -76,8 +76,8 @@ class Options:
     """folder that holds redkitchen-a"""
     keep: Path | None = None
     """folder for captures and workspaces (default: a temporary one); a second run goes on there"""
-    more: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OPTION")] = ()
-    """further options of the reconstruction"""
+    more: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="OPTION")]] = ()
+    """further options of the reconstruction, each with its own ``--more=``"""
     out: Path | None = None
     """JSON file to write"""
 

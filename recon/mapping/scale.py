@@ -33,8 +33,8 @@ class ScaleOptions:
     Attributes:
         depth_systematic: spread of ln(depth) that all samples of one checkpoint share (published AbsRel about 0.10).
         sensor_systematic: the same for a depth sensor.
-        distance_systematic: the same for a checkpoint's translation distances. Nothing is published about it, so nothing
-            says that it differs from that of depth: votes of both weigh by their own scatter.
+        distance_systematic: the same for a checkpoint's translation distances. Nothing is published about it, so
+            nothing says that it differs from that of depth: votes of both weigh by their own scatter.
         known_distance_sigma: relative error of a distance measured by the user.
         max_log_sigma: votes with a larger spread say nothing and are not used.
         agreement_sigmas: votes further apart than this many of their joint sigmas disagree.

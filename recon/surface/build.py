@@ -27,6 +27,7 @@ from recon.surface.grid import plan_grid
 from recon.surface.mesh import clean, color_vertices, facing_cameras, simplify
 from recon.surface.multiview import Prior, refine
 from recon.surface.options import FuseOptions, SurfaceOptions
+from recon.surface.rims import rims
 from recon.surface.store import DepthStore, StoredDepthMaps
 from recon.surface.types import DepthMap, Mesh, PointCloud
 from recon.types import DepthSamples, ImageArray, Rejected, Scene
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
+_BEHIND = 1.04  # a rim's depth times this: from here on the filled surface lies behind it
 _CACHED = 24  # frames and maps kept in memory: a photo's neighbours are mostly those of the photo before
 
 
@@ -246,10 +248,16 @@ class _DepthWork:
     def _filled(self, depth_map: DepthMap, frame: Frame, neighbours: Sequence[DepthMap]) -> DepthMap:
         """Holes filled from the aligned prior at ``fill_confidence``, except where a neighbour sees through them."""
         options = self._options
-        depth_m = complete(frame, depth_map, self._samples[frame.name], self._scene.scale.is_known, options.densify)
+        rim_px = options.multiview.window_px / 2 if depth_map.source == "multiview" else 0.0
+        depth_m = complete(
+            frame, depth_map, self._samples[frame.name], self._scene.scale.is_known, options.densify, rim_px
+        )
         if depth_m is None:
             return depth_map
-        hole = ~np.isfinite(depth_map.depth_m)
+        # A rim that the surface behind it passes under is that surface.
+        with np.errstate(invalid="ignore"):
+            fattened = rims(depth_map.depth_m, rim_px) & (depth_m > _BEHIND * depth_map.depth_m)
+        hole = ~np.isfinite(depth_map.depth_m) | fattened
         candidate = dataclasses.replace(depth_map, depth_m=np.where(hole, depth_m, np.nan).astype(np.float32))
         hole &= ~contradicted(candidate, neighbours, options.multiview.min_score)
         return dataclasses.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from recon.surface.align import Alignment, FrameSamples, align, samples_in_frame
 from recon.surface.frames import Frame
 from recon.surface.join import join
 from recon.surface.options import DensifyOptions
+from recon.surface.rims import rims
 from recon.surface.smooth import interpolate
 from recon.surface.types import DepthMap
 from recon.types import DepthSamples
@@ -68,6 +70,7 @@ def complete(
     samples: Sequence[DepthSamples],
     scale_known: bool,
     options: DensifyOptions,
+    rim_px: float = 0.0,
 ) -> NDArray[np.float32] | None:
     """Depth [H, W] for the holes of a photometric map: the samples' surface, tied to the confirmed depth around.
 
@@ -75,10 +78,13 @@ def complete(
     thousands, they hold the surface beside them best, but outvote the few samples on an object of which no pixel is
     confirmed; with the weight of good samples it is the other way round. So both are solved: the first stands where
     the second agrees with it, the second elsewhere. What step remains beside confirmed pixels is carried on
-    (:mod:`recon.surface.join`).
+    (:mod:`recon.surface.join`). Confirmed pixels within ``rim_px`` of where their surface ends hold nothing: they may
+    be the object's depth on the wall behind it, and would pull that wall forward (:mod:`recon.surface.rims`).
     None where there are too few samples.
     """
-    rows, columns = np.nonzero(np.isfinite(confirmed.depth_m))
+    sure = np.isfinite(confirmed.depth_m) & ~rims(confirmed.depth_m, rim_px)
+    confirmed = dataclasses.replace(confirmed, depth_m=np.where(sure, confirmed.depth_m, np.nan).astype(np.float32))
+    rows, columns = np.nonzero(sure)
     if len(rows) == 0:
         prior = dense_depth(frame, samples, scale_known, options)
         return None if prior is None else prior.depth_m

@@ -20,7 +20,8 @@ from scipy.spatial import cKDTree
 from recon.surface.align import FrameSamples
 from recon.types import ImageArray
 
-_LEAST_AFFINITY = 1e-3  # even across the sharpest edge something is passed on, so that no region is undetermined
+_LEAST_AFFINITY = 1e-4  # even across the sharpest edge something is passed on, so that no region is undetermined
+_LEAST_PART = 0.15  # of the difference over three cells that a step must have to count as a part of one border
 _FIRST_ORDER = 2e-3  # share of a membrane in the smoothness: keeps regions without samples from tilting away
 _TEXTURE_CELLS = 5  # details smaller than this are texture (a median takes them away), no borders of objects
 _IRLS_STEPS = 4
@@ -138,8 +139,8 @@ def _smoothness_terms(lab: NDArray[np.float32], edge_sigma: float) -> list[tuple
     height, width = lab.shape[:2]
     size = height * width
     index = np.arange(size).reshape(height, width)
-    across = _affinity(np.diff(lab, axis=1), edge_sigma)  # [H, W - 1]
-    down = _affinity(np.diff(lab, axis=0), edge_sigma)  # [H - 1, W]
+    across = _affinity(_steps(lab), edge_sigma)  # [H, W - 1]
+    down = _affinity(_steps(lab.swapaxes(0, 1)).swapaxes(0, 1), edge_sigma)  # [H - 1, W]
     square = np.minimum(np.minimum(across[:-1], across[1:]), np.minimum(down[:, :-1], down[:, 1:]))
     terms = [
         ((index[:, :-2], index[:, 1:-1], index[:, 2:]), (1, -2, 1), np.minimum(across[:, :-1], across[:, 1:])),
@@ -158,6 +159,20 @@ def _smoothness_terms(lab: NDArray[np.float32], edge_sigma: float) -> list[tuple
             (csr_matrix((values, (rows, columns)), shape=(number, size)), weight.ravel().astype(np.float64))
         )
     return stencils
+
+
+def _steps(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colour differences [H, W - 1, 3] between neighbours in a row, or between the cells beyond them where larger.
+
+    A reduced image spreads a border over two or three cells; each step of it alone would let depth pass. A cell
+    beside a sharp border takes no part in the step and stays tied to its own side.
+    """
+    single = np.diff(lab, axis=1)
+    around = np.pad(single, ((0, 0), (1, 1), (0, 0)))
+    spanning = around[:, :-2] + single + around[:, 2:]
+    length = (spanning**2).sum(axis=-1, keepdims=True)
+    takes_part = (single * spanning).sum(axis=-1, keepdims=True) > _LEAST_PART * length
+    return np.where(takes_part & (length > (single**2).sum(axis=-1, keepdims=True)), spanning, single)
 
 
 def _affinity(difference: NDArray[np.float32], edge_sigma: float) -> NDArray[np.float32]:

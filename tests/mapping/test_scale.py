@@ -18,7 +18,7 @@ from recon.mapping.georeference import GpsPositions, enu_positions, fit_similari
 from recon.mapping.model import UNKNOWN_SCALE, from_scene
 from recon.mapping.pose_graph import inverse
 from recon.mapping.positions import in_gps_metres
-from recon.mapping.scale import ScaleOptions, apply_scale, estimate_scale, fuse
+from recon.mapping.scale import ScaleOptions, apply_scale, estimate_scale, fuse, robust_mean
 from recon.types import Capture, DepthSamples, GpsFix, PosedView, Rejected, RelativePose, ScaleVote, Scene
 from tests.mapping.scenes import HEIGHT, WIDTH, Synthetic, make_scene
 
@@ -223,6 +223,51 @@ def test_useless_votes_are_named() -> None:
     assert not scale.is_known
     assert any(note.startswith("a: not used") for note in scale.notes)
     assert any(note.startswith("b: not used") for note in scale.notes)
+
+
+@pytest.mark.parametrize(("count", "wrong"), [(4, 0.0), (12, 0.0), (12, 0.02), (66, 0.02)])
+def test_robust_means_are_as_precise_as_means_and_say_how_precise(count: int, wrong: float) -> None:
+    """Normal errors of 0.1, a share of them ten times larger: no bias, the spread of the mean of the good ones (the
+    median's is 1.25 times that), and 95 % intervals that hold the truth about as often."""
+    rng = np.random.default_rng(count)
+    found, covered = [], 0
+    for _ in range(2000):
+        values = rng.normal(0, 0.1, count) * np.where(rng.random(count) < wrong, 10.0, 1.0)
+        centre, error = robust_mean(values)
+        found.append(centre)
+        covered += abs(centre) < 1.96 * error
+    assert abs(np.mean(found)) < 4 * 0.1 / np.sqrt(2000 * count)
+    assert np.std(found) < 1.1 * 0.1 / np.sqrt(count)
+    assert covered / 2000 > (0.92 if count > 4 else 0.85)
+    assert robust_mean(np.array([0.3])) == (0.3, 0.0)
+
+
+def test_depth_and_distances_at_the_published_error_give_the_scale_within_their_scatter() -> None:
+    """Twelve photos with 9 % each and their 66 distances with 10 % each, no error in common: an unbiased scale whose
+    spread over seeds is 1.4 % (1.1 % is what the best weights would give; medians gave 2.3 %)."""
+    synthetic = make_scene(num_views=12, num_points=60, noise_px=0.0)
+    scene, errors = _scene(synthetic), []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        depths = []
+        for sample in _samples(synthetic):
+            view = scene.view(sample.name)
+            z = (scene.points_world[view.point_ids] @ view.cam_from_world[2, :3] + view.cam_from_world[2, 3]) * TRUE
+            noise = rng.normal(0, 0.09) + rng.normal(0, np.where(rng.random(len(z)) < 0.04, 0.5, 0.085))
+            depths.append(dataclasses.replace(sample, depth_m=z * np.exp(noise)))
+        poses = []
+        for i, j in combinations(range(12), 2):
+            rotation = synthetic.poses[i, :, :3] @ synthetic.poses[j, :, :3].T
+            offset = synthetic.poses[i, :, 3] - rotation @ synthetic.poses[j, :, 3]
+            length = float(np.linalg.norm(offset))
+            names = [synthetic.capture.views[k].name for k in (i, j)]
+            metres = length * float(np.exp(rng.normal(0, 0.1 * (10 if rng.random() < 0.01 else 1))))
+            poses.append(RelativePose(*names, rotation, offset / length, metres, 0.8, 1.6, 0.1, "vlm:test"))
+        scale = estimate_scale(scene, depths, relative_poses=poses)
+        errors.append(np.log(scale.metres_per_unit / TRUE))
+        assert scale.low < TRUE < scale.high
+    assert abs(np.mean(errors)) < 3 * 0.0144 / np.sqrt(60)
+    assert np.std(errors) < 0.017
 
 
 @pytest.mark.parametrize("sources", [("depth",), ("distance",), ("depth", "distance", "GPS")])

@@ -85,6 +85,19 @@ def test_depth_does_not_bleed_over_an_image_edge():
     assert np.abs(blurred.depth_m / depth - 1)[:, 73:81].max() > 0.2
 
 
+def test_a_border_blurred_over_three_pixels_still_separates():
+    """As a photo reduced to the solver's grid has it; the wall beside the object follows its own few, noisy answers."""
+    depth = np.full((HEIGHT, WIDTH), 1.5, dtype=np.float32)
+    depth[:, 78:] = 2.1
+    share = np.clip((np.arange(WIDTH) - 75) / 6, 0, 1)[None, :, None]
+    image = (share * [120, 90, 130] + (1 - share) * [190, 180, 140]) * np.ones((HEIGHT, 1, 1))
+    known = np.where(np.arange(WIDTH) < 70, depth, np.nan).astype(np.float32)  # the object is confirmed
+    confirmed = DepthMap("a.jpg", known, np.isfinite(known).astype(np.float32), CAMERA, POSE, image.astype(np.uint8))
+    frame = frame_of(depth, image.astype(np.uint8), num_points=0)
+    filled = complete(frame, confirmed, [samples_of(depth, 0.01)], True, DensifyOptions(solve_px=160))
+    assert np.abs(filled / depth - 1)[:, 84:110].mean() < 0.006  # 0.014 where only single steps separate
+
+
 def test_gross_outliers_among_the_samples_lose_their_weight():
     depth = plane()
     samples = samples_of(depth, 0.05)
