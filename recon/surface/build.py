@@ -1,8 +1,9 @@
 """The surface step as a whole: registered photos and their evidence become dense depth maps, and those a mesh or cloud.
 
-Every photo goes through two stages, each kept in a :class:`~recon.surface.store.DepthStore`, so that a run that was
+Every photo goes through three stages, each kept in a :class:`~recon.surface.store.DepthStore`, so that a run that was
 stopped goes on where it was: ``photometric`` (sensor depth where given, otherwise the multi-view search around the
-prior) and ``final`` (checked against the neighbours, holes filled from the aligned prior where it may be trusted).
+prior), ``filled`` (checked against the neighbours, holes filled from the aligned prior where it may be trusted) and
+``final`` (fillings of neighbours made one surface).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from recon.errors import SurfaceError
 from recon.surface.cloud import fuse_cloud
+from recon.surface.consensus import agreed
 from recon.surface.consistency import contradicted, count_consistent, remove_speckles
 from recon.surface.densify import complete, dense_depth, photo_to_frame, sensor_depth
 from recon.surface.frames import Frame, choose_neighbours, make_frame
@@ -132,7 +134,7 @@ def build_cloud(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: 
 
 
 class _DepthWork:
-    """The two stages of each photo, with frames and maps read through small caches."""
+    """The stages of each photo, with frames and maps read through small caches."""
 
     def __init__(
         self,
@@ -153,6 +155,7 @@ class _DepthWork:
         )
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         self._maps: OrderedDict[str, DepthMap] = OrderedDict()
+        self._filled_maps: OrderedDict[str, DepthMap] = OrderedDict()
 
     def photometric(self, name: str) -> DepthMap:
         cached = self._maps.get(name)
@@ -166,6 +169,19 @@ class _DepthWork:
             depth_map = self._store.load("photometric", name)
             assert depth_map is not None
         _remember(self._maps, name, depth_map)
+        return depth_map
+
+    def filled(self, name: str) -> DepthMap:
+        cached = self._filled_maps.get(name)
+        if cached is not None:
+            self._filled_maps.move_to_end(name)
+            return cached
+        depth_map = self._store.load("filled", name)
+        if depth_map is None:
+            self._store.save("filled", self._compute_filled(name))
+            depth_map = self._store.load("filled", name)
+            assert depth_map is not None
+        _remember(self._filled_maps, name, depth_map)
         return depth_map
 
     def final(self, name: str) -> DepthMap:
@@ -208,6 +224,22 @@ class _DepthWork:
         return DepthMap(name, empty, np.zeros_like(empty), frame.camera, frame.cam_from_world, frame.color, "none", {})
 
     def _compute_final(self, name: str) -> DepthMap:
+        depth_map, frame = self.filled(name), self._frame(name)
+        if depth_map.stats.get("filled", 0.0) > 0:
+            neighbours = [self.filled(other) for other in self._neighbours[name]]
+            depth_m = agreed(depth_map, neighbours, self._options.fill_confidence)
+            depth_map = dataclasses.replace(depth_map, depth_m=depth_m)
+        mask = self._photos.mask(name)
+        if mask is None:
+            return depth_map
+        use = photo_to_frame(frame, mask, False)
+        return dataclasses.replace(
+            depth_map,
+            depth_m=np.where(use, depth_map.depth_m, np.nan).astype(np.float32),
+            confidence=np.where(use, depth_map.confidence, 0).astype(np.float32),
+        )
+
+    def _compute_filled(self, name: str) -> DepthMap:
         raw, frame = self.photometric(name), self._frame(name)
         neighbours = [self.photometric(other) for other in self._neighbours[name]]
         depth_map = self._confirmed(raw, neighbours) if raw.source == "multiview" else raw
@@ -216,14 +248,6 @@ class _DepthWork:
         if fill and (raw.source == "multiview" or self._options.fill == "always"):
             depth_map = self._filled(depth_map, frame, neighbours)
         known = float(np.isfinite(depth_map.depth_m).mean())
-        mask = self._photos.mask(name)
-        if mask is not None:
-            use = photo_to_frame(frame, mask, False)
-            depth_map = dataclasses.replace(
-                depth_map,
-                depth_m=np.where(use, depth_map.depth_m, np.nan).astype(np.float32),
-                confidence=np.where(use, depth_map.confidence, 0).astype(np.float32),
-            )
         stats = depth_map.stats | {"confirmed": confirmed, "filled": known - confirmed}
         return dataclasses.replace(depth_map, stats=stats)
 

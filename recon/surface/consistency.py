@@ -27,14 +27,14 @@ def count_consistent(
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     count = np.zeros((height, width), dtype=np.int32)
     total = np.nan_to_num(depth)
-    world = _to_world(depth_map, x, y, depth)
+    world = to_world(depth_map, x, y, depth)
     for other in neighbours:
-        u, v, _ = _to_pixels(other, world)
+        u, v, _ = to_pixels(other, world)
         with np.errstate(invalid="ignore"):
             inside = (u >= 0) & (v >= 0) & (u < other.camera.width_px) & (v < other.camera.height_px)
         sampled = np.full((height, width), np.nan)
-        sampled[inside] = _sample_depth(other.depth_m, u[inside], v[inside])
-        back_x, back_y, back_z = _to_pixels(depth_map, _to_world(other, u, v, sampled))
+        sampled[inside] = sample_depth(other.depth_m, u[inside], v[inside])
+        back_x, back_y, back_z = to_pixels(depth_map, to_world(other, u, v, sampled))
         with np.errstate(invalid="ignore"):
             agrees = (np.hypot(back_x - x, back_y - y) < options.max_reprojection_px) & (
                 np.abs(back_z - depth) < options.max_relative_depth * depth
@@ -51,10 +51,10 @@ def contradicted(
     depth = depth_map.depth_m.astype(np.float64)
     height, width = depth.shape
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    world = _to_world(depth_map, x, y, depth)
+    world = to_world(depth_map, x, y, depth)
     result = np.zeros((height, width), dtype=bool)
     for other in neighbours:
-        u, v, z = _to_pixels(other, world)
+        u, v, z = to_pixels(other, world)
         with np.errstate(invalid="ignore"):
             inside = (u >= 0) & (v >= 0) & (u < other.camera.width_px) & (v < other.camera.height_px)
         row, column = v[inside].astype(np.int64), u[inside].astype(np.int64)
@@ -65,7 +65,7 @@ def contradicted(
     return result
 
 
-def _sample_depth(depth: NDArray[np.float32], u: NDArray, v: NDArray) -> NDArray[np.float64]:
+def sample_depth(depth: NDArray[np.float32], u: NDArray, v: NDArray) -> NDArray[np.float64]:
     """Bilinear depth at pixels where the four around lie on one surface, the nearest pixel's otherwise."""
     nearest = depth[v.astype(np.int64), u.astype(np.int64)]
     smooth = map_coordinates(depth, [v - 0.5, u - 0.5], order=1, mode="nearest")
@@ -90,13 +90,13 @@ def remove_speckles(depth_m: NDArray[np.float32], min_px: int, relative_jump: fl
     return (sizes[labels] >= min_px).reshape(height, width) & np.isfinite(depth_m)
 
 
-def _to_world(depth_map: DepthMap, x: NDArray, y: NDArray, depth: NDArray) -> NDArray[np.float64]:
+def to_world(depth_map: DepthMap, x: NDArray, y: NDArray, depth: NDArray) -> NDArray[np.float64]:
     fx, fy, cx, cy = depth_map.camera.fx_fy_cx_cy
     points = np.stack([(x - cx) / fx * depth, (y - cy) / fy * depth, depth], axis=-1)
     return (points - depth_map.cam_from_world[:, 3]) @ depth_map.cam_from_world[:, :3]
 
 
-def _to_pixels(depth_map: DepthMap, world: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
+def to_pixels(depth_map: DepthMap, world: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
     fx, fy, cx, cy = depth_map.camera.fx_fy_cx_cy
     points = world @ depth_map.cam_from_world[:, :3].T + depth_map.cam_from_world[:, 3]
     z = np.where(points[..., 2] > 0, points[..., 2], np.nan)

@@ -20,7 +20,7 @@ from recon.types import Camera
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["prior", "photometric", "final"]
+Stage = Literal["prior", "photometric", "filled", "final"]
 
 
 class DepthStore(Protocol):
