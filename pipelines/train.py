@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from pipelines.train_vision import bar_updates, school_tower, taught_mixture
+from pipelines.train_vision import add_matching, bar_updates, school_tower, taught_mixture
 from recon.errors import BadInputError, OutputError
 
 LARGE = "qwen3-vl-4b"
@@ -44,10 +44,14 @@ class TrainOptions:
     """Steps of linear warm-up."""
     decay: int = 500
     """Last steps, over which the learning rate falls to 0."""
+    add_matching: bool = False
+    """Widen the small checkpoint of --from by channels and heads in which matching is built in."""
     school_vision: int = 0
-    """First teach a new model's (--config) vision tower dense depth for so many steps of about 16 images."""
+    """First teach the vision tower of a new model (--config), or of one with --add-matching, for so many steps of about
+    16 images: dense depth, and with match or pose data sets descriptors and motion."""
     distil: bool = False
-    """With --school-vision: depth answers are learned from the schooled tower's own estimates, which hold no noise."""
+    """With --school-vision: depth and pose answers are learned from the schooled tower's own estimates, which hold no
+    noise."""
     hold_structure: bool = False
     """Keep the coordinate codes and pointing that a new model (--config) starts with fixed."""
     lora_rank: int = 0
@@ -88,6 +92,9 @@ def train(options: TrainOptions) -> None:
         print(dry_run(options))
         return
     # heavy imports only when there is something to do
+    from accelerate import PartialState
+
+    from recon.training.checkpoints import full_weights
     from recon.training.export import TRAINED_ON, build_parts, export_checkpoint, load_parts
     from recon.training.mixture import load_mixture
     from recon.training.sft import SftSettings
@@ -118,6 +125,8 @@ def train(options: TrainOptions) -> None:
         loader_processes=options.loader_processes,
         seed=options.seed,
     )
+    if options.add_matching:
+        parts = add_matching(parts, mixture)
     if options.school_vision:
         dense = school_tower(parts, mixture, options)
         if options.distil:
@@ -134,7 +143,9 @@ def train(options: TrainOptions) -> None:
             progress=bar_updates(bar),
         )
     tasks = sorted({dataset.task for dataset in mixture.datasets})
-    export_checkpoint(parts, options.out / "final", mixture.dialect.name, tasks, TRAINED_ON)
+    weights = full_weights(parts.model)
+    if PartialState().is_main_process:
+        export_checkpoint(parts, options.out / "final", mixture.dialect.name, tasks, TRAINED_ON, weights=weights)
 
 
 def dry_run(options: TrainOptions) -> str:
@@ -173,9 +184,12 @@ def _check(options: TrainOptions) -> None:
             raise BadInputError(f"--{flag} is {getattr(options, name)}; accepted: 1 or more")
     if not options.learning_rate > 0:
         raise BadInputError(f"--learning-rate is {options.learning_rate}; accepted: more than 0")
-    if options.school_vision and options.config is None:
+    if options.add_matching and options.from_ is None:
+        raise BadInputError("--add-matching widens a checkpoint that answers already; it goes with --from")
+    if options.school_vision and options.config is None and not options.add_matching:
         raise BadInputError(
-            "--school-vision teaches a new model's vision tower; it goes with --config, not with --from"
+            "--school-vision teaches a new model's vision tower; it goes with --config or --add-matching, not with "
+            "--from alone"
         )
     if options.distil and not options.school_vision:
         raise BadInputError("--distil needs the tower that --school-vision makes; give both")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from tqdm import tqdm
 
@@ -13,12 +13,45 @@ from recon.errors import BadInputError
 
 if TYPE_CHECKING:
     from pipelines.train import TrainOptions
+    from recon.cameras.unify import ImageProfile
+    from recon.training.dense_pairs import DensePairs
+    from recon.training.encode import EncodedSample
     from recon.training.export import Parts
     from recon.training.mixture import Mixture, RoomDataset
     from recon.training.vision import DenseModel
 
 COMPILED_FROM = 1000  # steps; compiling takes a minute or two
 TOWER, HEADS, TAUGHT = "vision.safetensors", "vision-heads.safetensors", "taught"
+MOTION, STATE = "vision-motion.safetensors", "vision-state.pt"
+MEASURED_VIEWS = 64  # whose questions show how loud the streams are where matching is built in
+
+
+def add_matching(parts: Parts, mixture: Mixture) -> Parts:
+    """The parts with room for matching.
+
+    Raises:
+        BadInputError: a shape that matching can't be built into, or no procedural depth views in the mixture.
+    """
+    from recon.training.widen import widened
+
+    try:
+        model = widened(parts.model, parts.tokenizer, _questions(parts, mixture))
+    except ValueError as error:
+        raise BadInputError(f"--add-matching: {error}") from error
+    return replace(parts, model=model.train())
+
+
+def _questions(parts: Parts, mixture: Mixture) -> list[EncodedSample]:
+    """A few questions of the mixture's first data set of procedural depth."""
+    import numpy as np
+
+    from recon.training.encode import Encoder
+
+    first = _first_rooms(mixture)
+    encoder = Encoder(parts.tokenizer, parts.image_processor, parts.model.config.image_token_id)
+    few = replace(first, questions=8)
+    count = min(MEASURED_VIEWS, first.rooms)
+    return [encoder.encode(few.sample(mixture.dialect, turn, np.random.default_rng(turn))) for turn in range(count)]
 
 
 def school_tower(parts: Parts, mixture: Mixture, options: TrainOptions) -> DenseModel:
@@ -39,41 +72,71 @@ def school_tower(parts: Parts, mixture: Mixture, options: TrainOptions) -> Dense
         dense = DenseModel(parts.model)
         _load(visual, out / TOWER)
         _load(dense.heads, out / HEADS)
+        if dense.motion is not None:
+            _load(dense.motion, out / MOTION)
+        _build_anew(parts, mixture)
         return dense
-    form, rooms = mixture.dialect.depth, _rooms(mixture)
-    if form is None or not rooms:
-        raise BadInputError(
-            "--school-vision needs procedural views with depth: a data set of task depth (with rooms and pool) in "
-            "--mixture, in a dialect that has depth questions"
-        )
-    first = rooms[0]
+    first = _first_rooms(mixture)
     with tqdm(desc="render", unit="view", disable=quiet) as bar:
-        render_pool(first.pool, first.split, 0, first.rooms, form.image, bar_updates(bar), scenery=first.scenery)
+        render_pool(first.pool, first.split, 0, first.rooms, _image(mixture), bar_updates(bar), scenery=first.scenery)
     with tqdm(desc="load", unit="view", disable=quiet) as bar:
         views = DenseViews(first.pool, parts.image_processor, bar_updates(bar))
+    pairs = _dense_pairs(parts, mixture, quiet)
     steps = options.school_vision
     settings = VisionSettings(steps, bf16=options.bf16, compiled=steps >= COMPILED_FROM, seed=options.seed)
+    if not options.resume:
+        (out / STATE).unlink(missing_ok=True)
     with tqdm(desc="vision", unit="step", disable=quiet) as bar:
-        dense, _ = school_vision(parts.model, views, settings, bar_updates(bar))
-    for module, name in ((dense.heads, HEADS), (visual, TOWER)):  # the tower last: it says that all is done
-        part = (out / name).with_suffix(".part")
-        save_file({key: tensor.contiguous() for key, tensor in module.state_dict().items()}, part)
-        part.replace(out / name)
+        dense, _ = school_vision(parts.model, views, settings, bar_updates(bar), pairs, out / STATE)
+    kept = [(dense.heads, HEADS), (dense.motion, MOTION), (visual, TOWER)]  # the tower last: it says that all is done
+    for module, name in kept:
+        if module is not None:
+            part = (out / name).with_suffix(".part")
+            save_file({key: tensor.contiguous() for key, tensor in module.state_dict().items()}, part)
+            part.replace(out / name)
+    (out / STATE).unlink(missing_ok=True)
+    _build_anew(parts, mixture)
     return dense
 
 
-def taught_mixture(dense: DenseModel, parts: Parts, mixture: Mixture, out: Path, quiet: bool) -> Mixture:
-    """The mixture with the tower's own estimates as the labels of its procedural depth data sets."""
+def _dense_pairs(parts: Parts, mixture: Mixture, quiet: bool) -> DensePairs | None:
+    """The pairs of the mixture's first procedural match or pose data set; None without, or for a model without room."""
+    from recon.training.dense_pairs import DensePairs
+    from recon.training.match_structure import can_match
     from recon.training.pool import render_pool
-    from recon.training.teacher import teach_pool
+
+    rooms = _rooms(mixture, ("match", "pose"))
+    if not rooms or not can_match(parts.model.config):
+        return None
+    first = rooms[0]
+    with tqdm(desc="render", unit="pair", disable=quiet) as bar:
+        render_pool(first.pool, first.split, 0, first.rooms, _image(mixture), bar_updates(bar), "pair", first.scenery)
+    with tqdm(desc="load", unit="pair", disable=quiet) as bar:
+        return DensePairs(first.pool, parts.image_processor, bar_updates(bar))
+
+
+def _build_anew(parts: Parts, mixture: Mixture) -> None:
+    """Matching fits the tower that schooling made."""
+    from recon.training.match_structure import can_match
+    from recon.training.widen import rebuild
+
+    if can_match(parts.model.config):
+        rebuild(parts.model, parts.tokenizer, _questions(parts, mixture))
+
+
+def taught_mixture(dense: DenseModel, parts: Parts, mixture: Mixture, out: Path, quiet: bool) -> Mixture:
+    """The mixture with the tower's own estimates as the labels of its procedural depth and pose data sets."""
+    from recon.training.pool import render_pool
+    from recon.training.teacher import teach_pairs, teach_pool
 
     datasets = list(mixture.datasets)
-    for rooms in _rooms(mixture):
-        assert mixture.dialect.depth is not None
-        render_pool(rooms.pool, rooms.split, 0, rooms.rooms, mixture.dialect.depth.image, scenery=rooms.scenery)
+    for rooms in _rooms(mixture, ("depth", "pose") if dense.motion is not None else ("depth",)):
+        shape: Literal["view", "pair"] = "view" if rooms.task == "depth" else "pair"
+        render_pool(rooms.pool, rooms.split, 0, rooms.rooms, _image(mixture), shape=shape, scenery=rooms.scenery)
         taught = out / TAUGHT / rooms.name
-        with tqdm(desc="teach", unit="view", disable=quiet) as bar:
-            teach_pool(dense, parts.image_processor, rooms.pool, taught, bar_updates(bar))
+        teach = teach_pool if rooms.task == "depth" else teach_pairs
+        with tqdm(desc="teach", unit=shape, disable=quiet) as bar:
+            teach(dense, parts.image_processor, rooms.pool, taught, bar_updates(bar))
         datasets[datasets.index(rooms)] = replace(rooms, pool=taught)
     return replace(mixture, datasets=tuple(datasets))
 
@@ -88,10 +151,26 @@ def bar_updates(bar: tqdm[NoReturn]) -> Callable[[int, int], None]:
     return progress
 
 
-def _rooms(mixture: Mixture) -> list[RoomDataset]:
+def _rooms(mixture: Mixture, tasks: Sequence[str] = ("depth",)) -> list[RoomDataset]:
     from recon.training.mixture import RoomDataset
 
-    return [entry for entry in mixture.datasets if isinstance(entry, RoomDataset) and entry.task == "depth"]
+    return [entry for entry in mixture.datasets if isinstance(entry, RoomDataset) and entry.task in tasks]
+
+
+def _first_rooms(mixture: Mixture) -> RoomDataset:
+    rooms = _rooms(mixture)
+    if mixture.dialect.depth is None or not rooms:
+        raise BadInputError(
+            "--school-vision and --add-matching need procedural views with depth: a data set of task depth (with rooms "
+            "and pool) in --mixture, in a dialect that has depth questions"
+        )
+    return rooms[0]
+
+
+def _image(mixture: Mixture) -> ImageProfile:
+    """Of all tasks: schooling shares one tower."""
+    assert mixture.dialect.depth is not None
+    return mixture.dialect.depth.image
 
 
 def _load(module: object, path: Path) -> None:

@@ -7,7 +7,7 @@ pixels apart) and the surface normals of its 2 x 2 patches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,28 @@ class DenseBatch:
 
 
 @dataclass(frozen=True)
-class _View:
+class PackedView:
+    """One view in memory: R x C image tokens."""
+
     patches: NDArray[np.uint8]  # [R, C, 2, 2, 3, 16, 16]
     depth_m: NDArray[np.float16]  # [R, C, 4, 4]
     normals: NDArray[np.float16]  # [R, C, 2, 2, 3]
 
-    def flipped(self) -> _View:
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of image tokens."""
+        return self.patches.shape[0], self.patches.shape[1]
+
+    def flipped(self) -> PackedView:
+        """The mirrored view."""
         mirror = np.array([-1, 1, 1], np.float16)
-        return _View(
+        return PackedView(
             self.patches[:, ::-1, :, ::-1, :, :, ::-1],
             self.depth_m[:, ::-1, :, ::-1],
             self.normals[:, ::-1, :, ::-1] * mirror,
         )
 
-    def cropped(self, down: int, right: int) -> _View:
+    def cropped(self, down: int, right: int) -> PackedView:
         """One row and one column of tokens less, beginning ``down`` and ``right`` cells (of 8 pixels) from the corner:
         other patches of the same view, its principal point at most 8 pixels off for 1 to 3 cells."""
         rows, columns = self.patches.shape[0] - 1, self.patches.shape[1] - 1
@@ -65,11 +73,45 @@ class _View:
         cells = cells[down : down + 4 * rows, right : right + 4 * columns]
         normals = self.normals.transpose(0, 2, 1, 3, 4).reshape(2 * rows + 2, 2 * columns + 2, 3)
         row, column = (np.arange(2 * rows) * 2 + 1 + down) // 2, (np.arange(2 * columns) * 2 + 1 + right) // 2
-        return _View(
+        return PackedView(
             pixels.reshape(3, rows, 2, 16, columns, 2, 16).transpose(1, 4, 2, 5, 0, 3, 6),
             cells.reshape(rows, 4, columns, 4).transpose(0, 2, 1, 3),
             normals[row][:, column].reshape(rows, 2, columns, 2, 3).transpose(0, 2, 1, 3, 4),  # the nearest known
         )
+
+
+class ViewStacker:
+    """Packs views, and makes batches of packed views of one grid, for one image processor."""
+
+    def __init__(self, image_processor: Any) -> None:
+        self._processor = image_processor
+        self._mean = torch.tensor(image_processor.image_mean).repeat_interleave(256)
+        self._std = torch.tensor(image_processor.image_std).repeat_interleave(256)
+
+    def packed(self, view: PooledView) -> PackedView:
+        """A view in memory."""
+        return _packed(view, self._processor)
+
+    def stack(self, views: list[PackedView]) -> DenseBatch:
+        """A batch of views of one grid."""
+        (rows, columns), count = views[0].grid, len(views)
+        tokens = rows * columns
+        shown = np.ascontiguousarray(np.stack([view.patches for view in views])).reshape(count, 4 * tokens, -1)
+        patches = (torch.from_numpy(shown).float() / 255 - self._mean) / self._std
+        depth_m = torch.from_numpy(np.stack([view.depth_m for view in views]).astype(np.float32))
+        normals = torch.from_numpy(np.stack([view.normals for view in views]).astype(np.float32))
+        return DenseBatch(rows, columns, patches, depth_m.flatten(1, 2), normals.flatten(1, 2))
+
+    def disturbed(self, batch: DenseBatch, rng: np.random.Generator) -> DenseBatch:
+        """The batch in other light, with hidden patches."""
+        count = len(batch.patches)
+        light = rng.normal(0, LIGHT, (count, 1)) + rng.normal(0, TINT, (count, 3))
+        gain = torch.from_numpy(np.exp(light).astype(np.float32)).repeat_interleave(256, dim=1)[:, None]
+        black, white = -self._mean / self._std, (1 - self._mean) / self._std
+        patches = torch.minimum((batch.patches - black) * gain + black, white)
+        hidden = (rng.random(patches.shape[:2]) < HIDDEN) & (rng.random((count, 1)) < 0.5)
+        patches = torch.where(torch.from_numpy(hidden)[:, :, None], patches.mean(dim=1, keepdim=True), patches)
+        return replace(batch, patches=patches)
 
 
 class DenseViews:
@@ -82,13 +124,12 @@ class DenseViews:
     def __init__(
         self, pool: Path, image_processor: Any, progress: Callable[[int, int], None] | None = None, limit: int = 0
     ) -> None:
-        self._mean = torch.tensor(image_processor.image_mean).repeat_interleave(256)
-        self._std = torch.tensor(image_processor.image_std).repeat_interleave(256)
-        self._views: dict[tuple[int, int], list[_View]] = {}
+        self._stacker = ViewStacker(image_processor)
+        self._views: dict[tuple[int, int], list[PackedView]] = {}
         paths = list_pool(pool)[: limit or None]
         for number, path in enumerate(paths, start=1):
-            view = _packed(read_view(path), image_processor)
-            self._views.setdefault((view.patches.shape[0], view.patches.shape[1]), []).append(view)
+            view = self._stacker.packed(read_view(path))
+            self._views.setdefault(view.grid, []).append(view)
             if progress is not None:
                 progress(number, len(paths))
 
@@ -112,32 +153,15 @@ class DenseViews:
         chosen = [view.flipped() if rng.random() < 0.5 else view for view in chosen]
         if min(grid) > 4 and rng.random() < CROPPED:
             chosen = [view.cropped(*rng.integers(1, 4, 2).tolist()) for view in chosen]
-            grid = (grid[0] - 1, grid[1] - 1)
-        batch = self._stack(grid, chosen)
-        light = rng.normal(0, LIGHT, (count, 1)) + rng.normal(0, TINT, (count, 3))
-        gain = torch.from_numpy(np.exp(light).astype(np.float32)).repeat_interleave(256, dim=1)[:, None]
-        black, white = -self._mean / self._std, (1 - self._mean) / self._std
-        patches = torch.minimum((batch.patches - black) * gain + black, white)
-        hidden = (rng.random(patches.shape[:2]) < HIDDEN) & (rng.random((count, 1)) < 0.5)
-        patches = torch.where(torch.from_numpy(hidden)[:, :, None], patches.mean(dim=1, keepdim=True), patches)
-        return DenseBatch(batch.rows, batch.columns, patches, batch.depth_m, batch.normals)
+        return self._stacker.disturbed(self._stacker.stack(chosen), rng)
 
     def in_order(self, tokens: int = 2000) -> list[DenseBatch]:
         """Every view once, as it is."""
         batches = []
         for grid, views in self._views.items():
             count = max(1, tokens // (grid[0] * grid[1]))
-            batches += [self._stack(grid, views[start : start + count]) for start in range(0, len(views), count)]
+            batches += [self._stacker.stack(views[start : start + count]) for start in range(0, len(views), count)]
         return batches
-
-    def _stack(self, grid: tuple[int, int], views: list[_View]) -> DenseBatch:
-        rows, columns = grid
-        count, tokens = len(views), rows * columns
-        shown = np.ascontiguousarray(np.stack([view.patches for view in views])).reshape(count, 4 * tokens, -1)
-        patches = (torch.from_numpy(shown).float() / 255 - self._mean) / self._std
-        depth_m = torch.from_numpy(np.stack([view.depth_m for view in views]).astype(np.float32))
-        normals = torch.from_numpy(np.stack([view.normals for view in views]).astype(np.float32))
-        return DenseBatch(rows, columns, patches, depth_m.flatten(1, 2), normals.flatten(1, 2))
 
 
 def view_patches(view: PooledView, image_processor: Any) -> tuple[Tensor, int, int]:
@@ -148,7 +172,7 @@ def view_patches(view: PooledView, image_processor: Any) -> tuple[Tensor, int, i
     return frames[:, :, 0].flatten(1), rows, columns
 
 
-def _packed(view: PooledView, image_processor: Any) -> _View:
+def _packed(view: PooledView, image_processor: Any) -> PackedView:
     patches, rows, columns = view_patches(view, image_processor)
     mean, std = (np.repeat(np.asarray(value, np.float32), 256) for value in (
         image_processor.image_mean, image_processor.image_std,
@@ -159,7 +183,7 @@ def _packed(view: PooledView, image_processor: Any) -> _View:
     cells = view.depth_m[row][:, column].reshape(rows, CELLS, columns, CELLS).transpose(0, 2, 1, 3)
     normals = _normals(view.image.camera, view.depth_m, _centres(rows * 2, height), _centres(columns * 2, width))
     normals = normals.reshape(rows, 2, columns, 2, 3).transpose(0, 2, 1, 3, 4)
-    return _View(shown, cells.astype(np.float16), normals.astype(np.float16))
+    return PackedView(shown, cells.astype(np.float16), normals.astype(np.float16))
 
 
 def _centres(cells: int, pixels: int) -> NDArray[np.int64]:

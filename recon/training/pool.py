@@ -150,6 +150,11 @@ def read_pair(path: Path) -> PooledPair:
     return _read(path, lambda data: PooledPair(_view(data, "first_"), _view(data, "second_")))
 
 
+def write_pair(path: Path, pair: PooledPair) -> None:
+    """Writes a pair as a file of a pool, atomically."""
+    _write(path, _arrays(pair.first, "first_") | _arrays(pair.second, "second_"))
+
+
 def _read(path: Path, build: Callable[[Mapping[str, NDArray[Any]]], Any]) -> Any:
     try:
         with np.load(path, allow_pickle=False) as data:

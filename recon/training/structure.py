@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
+from recon.training.match_structure import can_match, hold_matching
+
 POINTING_PERIODS = (2.0, 1.0, 0.5, 0.25)  # resolvable by image tokens; in units of the image's side
 FINE_PERIODS = (0.125, 0.0625, 0.03125)  # place within an image token, known to the question only
 
@@ -94,6 +96,8 @@ def trainable_masks(model: Qwen3VLForConditionalGeneration) -> dict[str, Tensor]
         hold(f"{layer}.self_attn.k_proj.weight", slice(head_dim))
         if number == 0:
             hold(f"{layer}.self_attn.v_proj.weight", slice(head_dim))
+    if can_match(model.config):
+        hold_matching(model, hold)
     hold(f"{visual}.pos_embed.weight", everything, slice(patch_codes))
     hold(f"{visual}.patch_embed.proj.weight", slice(patch_codes))
     hold(f"{visual}.patch_embed.proj.bias", slice(patch_codes))

@@ -13,12 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from recon.errors import BadInputError
 from recon.training.dense import view_patches
-from recon.training.pool import PooledView, list_pool, read_view, write_view
+from recon.training.dense_pairs import MIRROR, pose_of_motion
+from recon.training.descriptors import alikeness
+from recon.training.match_structure import MatchLayout
+from recon.training.pool import list_pool, read_pair, read_view, write_pair, write_view
+from recon.training.pooled import PooledPair, PooledView
 from recon.training.vision import DenseModel, dense_depth
 
 
@@ -54,6 +60,59 @@ def estimated(dense: DenseModel, image_processor: Any, view: PooledView) -> Pool
     log_depth = (_log_depth(dense, image_processor, view) + mirrored) / 2  # [4 R, 4 C]
     smooth = interpolate(log_depth[None, None], view.depth_m.shape, mode="bilinear", align_corners=False)[0, 0]
     return replace(view, depth_m=smooth.exp().numpy())
+
+
+def teach_pairs(
+    dense: DenseModel,
+    image_processor: Any,
+    pool: Path,
+    taught: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Copies the pairs of ``pool`` whose views share a grid to ``taught`` with the estimated pose of the second view
+    (its depth stays: such pairs are for pose questions only). As :func:`teach_pool`.
+
+    Raises:
+        BadInputError: the pool is empty or damaged.
+    """
+    taught.mkdir(parents=True, exist_ok=True)
+    paths, written = sorted(pool.glob("pair-*.npz")), 0
+    if not paths:
+        raise BadInputError(f"{pool}: no rendered pairs (pair-NNNNNNNN.npz) in this pool; render it first")
+    for number, path in enumerate(paths, start=1):
+        if not (taught / path.name).exists():
+            pair = estimated_motion(dense, image_processor, read_pair(path))
+            if pair is not None:
+                write_pair(taught / path.name, pair)
+                written += 1
+        if progress is not None:
+            progress(number, len(paths))
+    return written
+
+
+@torch.no_grad()
+def estimated_motion(dense: DenseModel, image_processor: Any, pair: PooledPair) -> PooledPair | None:
+    """The pair with the tower's estimate of how the camera moved, the mean over both mirror images; None where the
+    grids of its views differ.
+
+    Raises:
+        ValueError: a model without descriptors.
+    """
+    if dense.motion is None:
+        raise ValueError("this tower has learned no motion")
+    first, rows, columns = view_patches(pair.first, image_processor)
+    second, *other = view_patches(pair.second, image_processor)
+    if [rows, columns] != other:
+        return None
+    mirrored = [view_patches(view.flipped(), image_processor)[0] for view in (pair.first, pair.second)]
+    tokens, _, _ = dense(torch.stack([first, mirrored[0], second, mirrored[1]]), rows, columns)
+    descriptors = tokens[..., MatchLayout(tokens.shape[-1]).descriptor]
+    alike = alikeness(descriptors[2:], descriptors[:2]).softmax(dim=-1)
+    straight, mirror = dense.motion(tokens[:2], tokens[2:], alike, rows, columns).double().cpu().numpy()
+    moved = pose_of_motion((straight + MIRROR * mirror) / 2)
+    rotation = moved[:, :3].T @ pair.first.cam_from_world[:, :3]  # cam2_from_cam1 after cam1_from_world
+    shift = moved[:, :3].T @ (pair.first.cam_from_world[:, 3] - moved[:, 3])
+    return PooledPair(pair.first, replace(pair.second, cam_from_world=np.column_stack([rotation, shift])))
 
 
 def _log_depth(dense: DenseModel, image_processor: Any, view: PooledView) -> Tensor:

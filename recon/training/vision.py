@@ -4,7 +4,9 @@ Large checkpoints of this architecture start from a pretrained vision encoder; a
 none, and answers' digits teach it too slowly: on the embedded checkpoint's size a thousand steps of question answering
 moved the first digit hardly at all. So the tower and its mergers first learn from every image token: linear heads
 classify the z-depth of its 4 x 4 cells into logarithmic bins, and guess the surface normals of its patches. The heads
-are thrown away afterwards; before, their depth maps can teach the text side (:mod:`recon.training.teacher`).
+are thrown away afterwards; before, their depth maps can teach the text side (:mod:`recon.training.teacher`). With pairs
+the tokens of a model that can match learn their descriptors in the same steps (:mod:`recon.training.descriptors`), and
+how the camera moved.
 
 The matrices of the tower's blocks are trained by Muon (K. Jordan 2024; ``torch.optim.Muon``), the rest by AdamW.
 """
@@ -15,6 +17,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,11 @@ from torch.nn.functional import cosine_similarity, relu
 from transformers import Qwen3VLForConditionalGeneration
 
 from recon.training.dense import CELLS, DenseBatch, DenseViews
+from recon.training.dense_pairs import DensePairs, PairBatch
+from recon.training.descriptors import MatchLoss, MotionHead, match_loss
+from recon.training.match_structure import CHANNELS, MatchLayout, can_match
 from recon.training.optimiser import MatrixOptimiser
+from recon.training.schooling_state import read_state, write_state
 from recon.training.structure import CODE_CHANNELS, trainable_masks
 from recon.training.tower import GridPlaces, GridTower
 
@@ -33,6 +40,8 @@ logger = logging.getLogger(__name__)
 NEAREST_M, FARTHEST_M, BINS = 0.25, 16.0, 32
 NORMAL_WEIGHT = 0.3  # of the normals' cosine loss beside the depth's cross entropy
 LOUDNESS_WEIGHT = 0.1  # keeps the features' mean square at 1, that of the codes beside them
+MATCH_WEIGHT = 0.4  # of the descriptors' cross entropy, and of the distance in tokens
+MOTION_WEIGHT = 2.0  # of the smooth L1 loss of relative poses
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class VisionSettings:
     Attributes:
         steps: optimiser steps.
         tokens: image tokens per step, about (16 images of 63).
+        pair_tokens: the same of pairs, where there are any, beside ``tokens // 3`` of single views.
         matrix_rate: peak learning rate of the blocks' matrices (Muon, scaled to AdamW's step).
         learning_rate: of everything else in the tower (AdamW).
         head_learning_rate: of the heads that are thrown away.
@@ -51,11 +61,13 @@ class VisionSettings:
         bf16: matrix products in bfloat16.
         compiled: fuse the tower's elementwise work with ``torch.compile`` (needs a C++ compiler on a CPU; a minute at
             the beginning, then 1.5 times as fast).
+        save_every: steps between states from which a killed run continues.
         seed, log_every: as in ``SftSettings``.
     """
 
     steps: int
     tokens: int = 1000
+    pair_tokens: int = 880
     matrix_rate: float = 1e-3
     learning_rate: float = 4e-4
     head_learning_rate: float = 2e-3
@@ -64,6 +76,7 @@ class VisionSettings:
     decay: float = 0.6
     bf16: bool = False
     compiled: bool = False
+    save_every: int = 200
     seed: int = 0
     log_every: int = 25
 
@@ -107,7 +120,9 @@ class DenseModel(nn.Module):
     def __init__(self, model: Qwen3VLForConditionalGeneration, compiled: bool = False) -> None:
         super().__init__()
         self.tower = GridTower(model)
-        self.heads = DenseHeads(model.config.text_config.hidden_size).to(model.device)
+        hidden = model.config.text_config.hidden_size
+        self.heads = DenseHeads(hidden).to(model.device)
+        self.motion = MotionHead(hidden).to(model.device) if can_match(model.config) else None
         self._run = torch.compile(self.tower, dynamic=True) if compiled else self.tower
         self._places: dict[tuple[int, int], GridPlaces] = {}
 
@@ -125,22 +140,45 @@ def school_vision(
     views: DenseViews,
     settings: VisionSettings,
     progress: Callable[[int, int], None] | None = None,
+    pairs: DensePairs | None = None,
+    state: Path | None = None,
 ) -> tuple[DenseModel, list[float]]:
     """Trains ``model.model.visual`` in place; what its structure holds stays as it was built.
 
+    Args:
+        model: weights in float32; one that can match for pairs.
+        views: single views.
+        settings: see there.
+        progress: called with (steps done, steps in all).
+        pairs: for descriptors and motion.
+        state: file to keep the state of the run in; a run that finds it there continues from it.
+
     Returns:
-        tower and heads; the depth loss of every ``log_every`` steps.
+        tower and heads; the depth loss of every ``log_every`` steps of this call.
+
+    Raises:
+        BadInputError: ``state`` is damaged or of another model.
+        ValueError: pairs for a model that can't match.
     """
+    if pairs is not None and not can_match(model.config):
+        raise ValueError("pairs teach descriptors, and this model has no room for them")
     torch.manual_seed(settings.seed)
-    dense, rng = DenseModel(model, settings.compiled), np.random.default_rng(settings.seed)
+    dense = DenseModel(model, settings.compiled)
     model.model.visual.train()
     _know_frequencies(dense.heads, views)
-    optimiser = _optimiser(model, dense.heads, settings)
+    optimiser = _optimiser(model, dense, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
+    done = read_state(state, dense, optimiser, schedule) if state is not None else 0
     losses: list[float] = []
     total = 0.0
-    for step in range(1, settings.steps + 1):
-        loss, depth_loss = _loss(dense, views.draw(settings.tokens, rng), settings.bf16)
+    for step in range(done + 1, settings.steps + 1):
+        rng = np.random.default_rng([settings.seed, step])  # a resumed run draws what the killed one would have
+        alone = settings.tokens if pairs is None else settings.tokens // 3
+        loss, depth_loss = _loss(dense, views.draw(alone, rng), settings.bf16)
+        if pairs is not None:
+            more, _ = _pair_loss(dense, pairs.draw(settings.pair_tokens, rng), settings.bf16)
+            share = alone / (alone + settings.pair_tokens)
+            loss = share * loss + (1 - share) * more
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(dense.parameters(), 5.0)
@@ -151,6 +189,8 @@ def school_vision(
             losses.append(total / settings.log_every)
             logger.info("vision schooling: step %d of %d, loss %.4f", step, settings.steps, losses[-1])
             total = 0.0
+        if state is not None and step % settings.save_every == 0:
+            write_state(state, dense, optimiser, schedule, step)
         if progress is not None:
             progress(step, settings.steps)
     return dense, losses
@@ -160,21 +200,42 @@ def _loss(dense: DenseModel, batch: DenseBatch, bf16: bool) -> tuple[Tensor, flo
     device = dense.heads.depth.weight.device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         tokens, logits, normals = dense(batch.patches.to(device), batch.rows, batch.columns)
+    return _dense_loss(tokens, logits, normals, batch, dense.motion is not None)
+
+
+def _dense_loss(
+    tokens: Tensor, logits: Tensor, normals: Tensor, batch: DenseBatch, matching: bool
+) -> tuple[Tensor, float]:
+    device = tokens.device
     target = soft_bins(batch.depth_m.to(device))  # [B, T, 4, 4, BINS]
     depth_loss = -(target * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
     truth = batch.normals.to(device)
     known = truth.isfinite().all(dim=-1)  # the sky has none
     normal_loss = 1 - cosine_similarity(normals.float()[known], truth[known], dim=-1).mean()
-    loud = relu(tokens[..., CODE_CHANNELS:].float().pow(2).mean() - 1)
+    features = tokens[..., CODE_CHANNELS : -CHANNELS if matching else None]
+    loud = relu(features.float().pow(2).mean() - 1)
     return depth_loss + NORMAL_WEIGHT * normal_loss + LOUDNESS_WEIGHT * loud, float(depth_loss.detach())
 
 
-def _optimiser(model: Qwen3VLForConditionalGeneration, heads: DenseHeads, settings: VisionSettings) -> MatrixOptimiser:
+def _pair_loss(dense: DenseModel, batch: PairBatch, bf16: bool) -> tuple[Tensor, MatchLoss]:
+    assert dense.motion is not None
+    device = dense.heads.depth.weight.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        tokens, logits, normals = dense(batch.views.patches.to(device), batch.views.rows, batch.views.columns)
+    loss, _ = _dense_loss(tokens, logits, normals, batch.views, matching=True)
+    descriptors = tokens[..., MatchLayout(tokens.shape[-1]).descriptor]
+    found = match_loss(tokens, descriptors, dense.motion, batch)
+    alike = MATCH_WEIGHT * (found.cross_entropy + found.distance)
+    return loss + alike + MOTION_WEIGHT * found.motion + LOUDNESS_WEIGHT * found.size, found
+
+
+def _optimiser(model: Qwen3VLForConditionalGeneration, dense: DenseModel, settings: VisionSettings) -> MatrixOptimiser:
     parameters = dict(model.model.visual.named_parameters(prefix="model.visual"))
     matrices = {name for name, p in parameters.items() if ".blocks." in name and p.ndim == 2}
+    heads = [p for module in (dense.heads, dense.motion) if module is not None for p in module.parameters()]
     groups: list[dict[str, Any]] = [
         {"params": [p for name, p in parameters.items() if name not in matrices], "lr": settings.learning_rate},
-        {"params": list(heads.parameters()), "lr": settings.head_learning_rate},
+        {"params": heads, "lr": settings.head_learning_rate},
     ]
     held = {parameters[name]: mask for name, mask in trainable_masks(model).items() if name in parameters}
     return MatrixOptimiser(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,39 @@ def test_a_new_tower_is_schooled_once_and_kept(options: TrainOptions) -> None:
         train(replace(schooled, steps=3, resume=True))
 
 
+def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, pool: Path, tmp_path: Path) -> None:
+    """The embedded checkpoint's way: depth first, then all four tasks in a wider model."""
+    shape = tmp_path / "shape.json"
+    sizes = {"text_hidden": 64, "text_mlp": 64, "vision_layers": 1, "vision_hidden": 48, "vision_heads": 3}
+    shape.write_text(json.dumps({**sizes, "vision_mlp": 64, "deepstack": [0]}), encoding="utf-8")
+    narrow = replace(options, config=str(shape), steps=1)
+    train(narrow)
+    tasks = {
+        "depth": {"task": "depth", "rooms": 2, "pool": str(pool), "questions": 2},
+        "object": {"task": "object", "rooms": 2, "pool": str(pool), "questions": 2},
+        "match": {"task": "match", "rooms": 2, "pool": str(tmp_path / "pairs"), "questions": 2},
+        "pose": {"task": "pose", "rooms": 2, "pool": str(tmp_path / "pairs")},
+    }
+    mixture = tmp_path / "four.yaml"
+    mixture.write_text(yaml.safe_dump({"seed": 0, "weights": "uniform", "datasets": tasks}), encoding="utf-8")
+    four = replace(
+        narrow, config=None, from_=str(narrow.out / "final"), out=tmp_path / "four", mixture=mixture,
+        add_matching=True, school_vision=2, distil=True, hold_structure=True,
+    )  # fmt: skip
+    train(four)
+    assert (four.out / "vision-motion.safetensors").is_file()
+    assert not (four.out / "vision-state.pt").exists()
+    checkpoint = load_checkpoint(str(four.out / "final"), device="cpu", dtype="float32")
+    assert set(checkpoint.profile.tasks) == {"depth", "object", "match", "pose"}
+    assert checkpoint.model.config.text_config.hidden_size == 64 + 64
+    with pytest.raises(BadInputError, match="--add-matching"):
+        train(replace(four, from_=str(four.out / "final"), out=tmp_path / "again"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"add_matching": True}, "--add-matching widens"),
         ({"config": None}, "exactly one of --config"),
         ({"from_": "embedded"}, "exactly one of --config"),
         ({"steps": 0}, "--steps is 0"),

@@ -153,7 +153,7 @@ def test_schooling_learns_leaves_the_structure_and_teaches(pool: Path, tmp_path:
     own = build_parts("tiny", 0)
     before = {name: p.detach().clone() for name, p in own.model.named_parameters()}
     views = DenseViews(pool, own.image_processor)
-    settings = VisionSettings(steps=60, tokens=130, warmup=4, learning_rate=2e-3, matrix_rate=4e-3, log_every=15)
+    settings = VisionSettings(steps=80, tokens=130, warmup=4, learning_rate=2e-3, matrix_rate=4e-3, log_every=20)
     dense, losses = school_vision(own.model, views, settings)
     assert len(losses) == 4
     assert losses[-1] < 0.85 * losses[0]
