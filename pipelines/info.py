@@ -290,26 +290,27 @@ def scene_text(path: Path, info: SceneInfo) -> str:
         sizes = ", ".join(f"{count} of {size}" for size, count in info.sizes.items())
         lines.append(f"photos    {info.photos}" + (f" ({sizes})" if sizes else ""))
         lines += [f"          unreadable {line}" for line in info.unreadable[:20]]
-        lines += [f"cameras   {', '.join(f'{name} ({count})' for name, count in info.cameras.items())}"]
-        lines.append(
-            f"known     focal length from EXIF in {info.with_exif_focal}, GPS in {info.with_gps}, masks for "
-            f"{info.with_mask}, sensor depth for {info.with_depth}"
-        )
-        lines.append(
-            f"          intrinsics in {info.known_intrinsics}"
-            if info.known_intrinsics
-            else "          no intrinsics given"
-        )
-        asked = ", ".join(f"{count} {task}" for task, count in info.questions.items()) or "none"
-        lines.append(f"work      {info.pairs} pairs of photos to match; questions: {asked}")
-        seconds = sum(info.seconds.values())
-        parts = ", ".join(f"{name} {duration(value)}" for name, value in info.seconds.items())
-        lines.append(
-            f"time      of the order of {duration(seconds)} on 2 CPU cores with the embedded checkpoint ({parts})"
-        )
-        lines.append(f"memory    about {info.memory_mib / 1024:.1f} GiB; disk about {info.disk_mib} MiB")
+        lines += _work_lines(info) if info.photos else []
     lines += [f"note      {note}" for note in info.notes]
     return "\n".join(lines)
+
+
+def _work_lines(info: SceneInfo) -> list[str]:
+    """What is known about the photos, and what a run would do with them."""
+    asked = ", ".join(f"{count} {task}" for task, count in info.questions.items()) or "none"
+    parts = ", ".join(f"{name} {duration(value)}" for name, value in info.seconds.items())
+    total = duration(sum(info.seconds.values()))
+    return [
+        f"cameras   {', '.join(f'{name} ({count})' for name, count in info.cameras.items())}",
+        f"known     focal length from EXIF in {info.with_exif_focal}, GPS in {info.with_gps}, masks for "
+        f"{info.with_mask}, sensor depth for {info.with_depth}",
+        f"          intrinsics in {info.known_intrinsics}"
+        if info.known_intrinsics
+        else "          no intrinsics given",
+        f"work      {info.pairs} pairs of photos to match; questions: {asked}",
+        f"time      of the order of {total} on 2 CPU cores with the embedded checkpoint ({parts})",
+        f"memory    about {info.memory_mib / 1024:.1f} GiB; disk about {info.disk_mib} MiB",
+    ]
 
 
 def duration(seconds: float) -> str:

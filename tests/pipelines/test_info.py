@@ -43,6 +43,12 @@ def test_a_scene(tmp_path: Path) -> None:
     assert "broken.jpg" in text
 
 
+def test_nothing_is_estimated_for_photos_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    text = info.scene_text(tmp_path, scene_info(tmp_path, Options(tmp_path)))
+    assert [line.split()[0] for line in text.splitlines()] == ["scene", "photos", "unreadable", "note"]
+
+
 def test_more_and_larger_photos_take_longer(tmp_path: Path) -> None:
     photos(tmp_path / "small", 3)
     photos(tmp_path / "large", 3, (640, 480))
