@@ -9,7 +9,9 @@ Test worlds are for final figures, never for choices.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +19,14 @@ from typing import Any, Literal
 import tyro
 
 import recon
+from benchmarks.pair_constants import constant_match, constant_pose
 from benchmarks.provenance import provenance
 from pipelines.eval.command import Options as EvalOptions
 from pipelines.eval.command import evaluate
+from pipelines.eval.items import read_items
 from pipelines.models import ModelOptions, find_profile, local_folder
 from recon.errors import BadInputError
+from recon.interop.datasets.records import PairItem
 from recon.questions.profile import PROFILE_FILE, CheckpointProfile, load_profile
 from recon.types import Task
 
@@ -32,6 +37,13 @@ RECORDED: dict[Task, dict[str, str]] = {
     "match": {"epe_mean": "epe_mean", "epe_median": "epe_median", "pck_25": "pck_25"},
     "pose": {"auc_histogram_30": "auc30_histogram", "auc_exact_30": "auc30_exact"},
     "object": {"qualitative": "qualitative", "quantitative": "quantitative", "abs_rel": "abs_rel"},
+}
+# Which of the best constants a figure is compared with.
+CONSTANTS: dict[Task, dict[str, str]] = {
+    "depth": {"delta1": "for_delta1", "abs_rel": "for_abs_rel"},
+    "match": {"epe_mean": "for_mean", "epe_median": "for_median"},
+    "pose": {"auc_histogram_30": "for_auc_30", "auc_exact_30": "for_auc_30"},
+    "object": {"qualitative": "in_every_category", "quantitative": "in_every_category"},
 }
 _MEDIAN_OF_RAYLEIGH = 1.1774  # a 2-D error of standard deviation 1 per axis has this median length
 
@@ -60,18 +72,10 @@ def main(options: Options) -> dict[str, Any]:
     """Runs the benchmark; returns what is written."""
     offered = tuple(find_profile(options.model, local_folder(options.model), None).tasks)
     result: dict[str, Any] = {}
-    for task in options.tasks or offered:
-        report = evaluate(
-            EvalOptions(
-                task,
-                data=f"synthetic:{options.split}",
-                scenes=options.scenes,
-                questions=options.questions,
-                out=options.keep / task if options.keep is not None else None,
-                models=ModelOptions(model=options.model),
-            )
-        )
-        result[task] = report.to_json()
+    with contextlib.ExitStack() as stack:
+        keep = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlm3-recon-")))
+        for task in options.tasks or offered:
+            result[task] = _report(options, task, keep / task)
     command = (
         f"python -m benchmarks.eval_embedded --model {options.model} --split {options.split} --scenes {options.scenes} "
         f"--questions {options.questions}"
@@ -83,6 +87,24 @@ def main(options: Options) -> dict[str, Any]:
     if options.record:
         record(checkpoint_folder(options.model), options.split, result)
     return written
+
+
+def _report(options: Options, task: Task, keep: Path) -> dict[str, Any]:
+    report = evaluate(
+        EvalOptions(
+            task,
+            data=f"synthetic:{options.split}",
+            scenes=options.scenes,
+            questions=options.questions,
+            out=keep,
+            models=ModelOptions(model=options.model),
+        )
+    ).to_json()
+    if task in ("match", "pose"):  # those of depth and objects the report has
+        items = read_items(keep / "data" / "pairs.jsonl", task, keep / "data", "z", strict=True).items
+        pairs = [item for item in items if isinstance(item, PairItem)]
+        report["best_constants_in_hindsight"] = constant_match(pairs) if task == "match" else constant_pose(pairs)
+    return report
 
 
 def checkpoint_folder(model: str) -> Path:
@@ -106,13 +128,13 @@ def record(folder: Path, split: str, reports: dict[str, Any]) -> None:
 
 
 def with_figures(profile: CheckpointProfile, task: str, report: dict[str, Any]) -> CheckpointProfile:
-    """The profile with a task's figures ``test_TASK_NAME``, and the best constants' beside those of depth."""
+    """The profile with a task's figures ``test_TASK_NAME``, and beside them those of the best constants."""
     names = RECORDED[task]  # type: ignore[index]
     measured = {f"test_{task}_{name}": report["figures"][key] for key, name in names.items()}
-    if task == "depth":
-        constants = report["best_constants_in_hindsight"]
-        measured["test_depth_delta1_of_best_constant"] = constants["for_delta1"]["delta1"]
-        measured["test_depth_abs_rel_of_best_constant"] = constants["for_abs_rel"]["abs_rel"]
+    constants = report.get("best_constants_in_hindsight") or {}
+    for figure, best_for in CONSTANTS[task].items():  # type: ignore[index]
+        if best_for in constants:
+            measured[f"test_{task}_{names[figure]}_of_best_constant"] = constants[best_for][figure]
     known = {name: round(value, 4) for name, value in measured.items() if value is not None}
     return replace(profile, measured={**profile.measured, **known})
 
