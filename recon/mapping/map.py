@@ -31,6 +31,7 @@ from recon.mapping.bundle import BundleOptions, adjust
 from recon.mapping.coarse import sharpen
 from recon.mapping.complete import complete_map
 from recon.mapping.incremental import MapperOptions, run_mappers
+from recon.mapping.lookalikes import drop_pairs_between, look_alikes, two_places
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
 from recon.mapping.pairs import PairOptions, choose_pairs
 from recon.mapping.positions import in_gps_metres
@@ -43,6 +44,7 @@ from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
 _log = logging.getLogger(__name__)
 
 _MIN_OBSERVATIONS = 10  # of a registered photo: fewer do not hold its six unknowns
+_MOST_PLACES = 4  # that look alike are taken apart one after the other
 _MIN_TIED = 5  # of them, of points that three photos see
 
 
@@ -99,7 +101,7 @@ def build_map(
         add_matches(database_path, answers, options.features)
     drop_contradicted_pairs(database_path, cameras, relative_poses)
     report(2, 4)
-    model, log = _first_model(database_path, images_dir, capture, cameras, options)
+    model, log, apart = _first_model_of_one_place(database_path, images_dir, capture, cameras, options)
     if model is not None and _solid(model) is not model:
         log.append(f"{model.num_registered} photos, but fewer than {_MIN_OBSERVATIONS} observations in some")
         model = _solid(model)
@@ -107,7 +109,7 @@ def build_map(
     model = _with_answers(model, database_path, capture, cameras, answers, relative_poses, given)
     report(3, 4)
     if model is None:
-        raise _no_map(_reasons(database_path, capture, counts, set(), options), log)
+        raise _no_map(_reasons(database_path, capture, counts, set(), options, apart), log)
 
     def adjusted(current: MapModel) -> tuple[MapModel, NDArray[np.float64]]:
         if np.isfinite(current.observations.depth).any():  # RGB-D: the depth maps have placed the photos
@@ -122,15 +124,38 @@ def build_map(
     weak = _weak(model, relative_poses)
     if len(model.names) - len(weak) < 2:
         log.append(f"of {len(model.names)} photos fewer than two keep {_MIN_OBSERVATIONS} observations")
-        raise _no_map(_reasons(database_path, capture, counts, set(), options), log)
+        raise _no_map(_reasons(database_path, capture, counts, set(), options, apart), log)
     if weak:
         model = drop_views(model, weak)
         model, errors = adjusted(model)
-    unregistered = _reasons(database_path, capture, counts, set(model.names), options)
+    unregistered = _reasons(database_path, capture, counts, set(model.names), options, apart)
     scene = to_scene(model, errors, unregistered)
     write_model(scene, workspace / "sparse" / "0", image_ids(database_path))
     report(4, 4)
     return scene
+
+
+def _first_model_of_one_place(
+    database_path: Path, images_dir: Path, capture: Capture, cameras: Mapping[str, Camera], options: MapOptions
+) -> tuple[MapModel | None, list[str], dict[str, str]]:
+    """The first model, made again without the pairs that lay one place on another that looks alike.
+
+    The third value names for each photo of such places one of the other place.
+    """
+    model, log = _first_model(database_path, images_dir, capture, cameras, options)
+    apart: dict[str, str] = {}
+    for _ in range(_MOST_PLACES):
+        pairs = look_alikes(model) if model is not None else []
+        if model is None or not pairs:
+            break
+        first, second = two_places(model, pairs[0])
+        _log.warning("%s and %s show places that look alike and are not the same", first, second)
+        log.append(f"{len(first)} and {len(second)} photos of places that look alike were taken apart")
+        apart |= dict.fromkeys(first, second[0]) | dict.fromkeys(second, first[0])
+        drop_pairs_between(database_path, first, second)
+        model, more = _first_model(database_path, images_dir, capture, cameras, options)
+        log += more
+    return model, log, apart
 
 
 def _first_model(
@@ -233,9 +258,14 @@ def _weak(model: MapModel, relative_poses: Sequence[RelativePose]) -> list[str]:
 
 
 def _reasons(
-    database_path: Path, capture: Capture, counts: Mapping[str, int], registered: set[str], options: MapOptions
+    database_path: Path,
+    capture: Capture,
+    counts: Mapping[str, int],
+    registered: set[str],
+    options: MapOptions,
+    apart: Mapping[str, str],
 ) -> list[Rejected]:
-    """Why each photo outside ``registered`` is not in the map."""
+    """Why each photo outside ``registered`` is not in the map; ``apart``: a photo of a place that looks alike."""
     verified = verified_counts(database_path)
     turning = turning_pairs(database_path)
     need = options.mapper.min_registration_inliers
@@ -254,6 +284,11 @@ def _reasons(
             reason = f"its pixels equal those of {twin}: no baseline between them"
         elif counts[view.name] < options.features.min_inliers:
             reason = f"only {counts[view.name]} keypoints found: blurred, empty or masked"
+        elif view.name in apart:
+            reason = (
+                f"its place looks like that of {apart[view.name]}, but what is around differs, and nothing else ties "
+                "it to the map: photos that lead from one place to the other would"
+            )
         elif not mine:
             reason = "no verified matches with any other photo"
         elif registered and not inside:

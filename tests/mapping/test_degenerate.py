@@ -139,3 +139,33 @@ def test_a_map_among_look_alikes_is_right_with_answers(tmp_path: Path) -> None:
     count, auc = score(scene, result)
     assert count == 6
     assert auc > 0.9
+
+
+def two_like_places(num_views: int = 5) -> Synthetic:
+    """Two places with the same thing on the left (points 0-199) and different ones on the right, photographed alike."""
+    scene = make_scene(num_views=num_views, num_points=600, arc_deg=40.0)
+    beside = np.where(np.arange(600) < 200, -1.0, 1.0)
+    points = np.column_stack([beside * np.abs(scene.points[:, 0]), scene.points[:, 1:]])
+    scene = dataclasses.replace(scene, points=points)
+    poses = np.concatenate([scene.poses, scene.poses])
+    poses[num_views:, :, 3] += [0.05, 0.02, 0.0]
+    pixels = np.array([seen_by(scene, i, scene.camera, poses[i], scene.points, 9) for i in range(2 * num_views)])
+    pixels[:num_views, 400:] = np.nan
+    pixels[num_views:, 200:400] = np.nan
+    names = [f"{place}{i}.png" for place in "ab" for i in range(num_views)]
+    view = scene.capture.views[0]
+    views = tuple(dataclasses.replace(view, name=name, path=Path(name), content_hash=name) for name in names)
+    return dataclasses.replace(
+        scene, poses=poses, pixels=pixels, capture=dataclasses.replace(scene.capture, views=views)
+    )
+
+
+def test_places_that_look_alike_are_not_laid_on_each_other(tmp_path: Path) -> None:
+    scene = two_like_places()
+    result = build_map(tmp_path, scene.capture, write_workspace(scene, tmp_path, GIVEN))
+    places = {view.name[0] for view in result.views}
+    assert len(places) == 1
+    assert score(scene, result)[0] == 5
+    assert score(scene, result)[1] > 0.95
+    assert len(result.unregistered) == 5
+    assert all("its place looks like that of" in photo.reason for photo in result.unregistered)
