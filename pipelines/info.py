@@ -270,7 +270,8 @@ def _questions(
     largest = 0.0
     for task in TASKS:
         try:
-            offered = TaskModel(models, task).offers_task
+            model = TaskModel(models, task)
+            offered = model.offers_task and not model.too_coarse  # what reconstruct will ask
         except ReconError as error:
             notes.append(f"{task} questions: {error}")
             continue

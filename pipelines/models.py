@@ -90,6 +90,12 @@ class TaskModel:
         return self.task in self.profile.tasks
 
     @property
+    def too_coarse(self) -> str:
+        """Why its answers about pairs would not help a map; empty when they may, or when it was named for this task."""
+        named = getattr(self.options, f"{self.task}_model") is not None
+        return "" if named else self.profile.too_coarse(self.task)
+
+    @property
     def trusted(self) -> bool:
         """Whether its metres may set the scale by themselves."""
         return self.profile.trusted_on_photos or self.options.trust_model

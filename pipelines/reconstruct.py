@@ -186,6 +186,12 @@ def gather_evidence(
         if not model.offers_task:
             stages.skip(f"{task} answers", f"checkpoint {model.source!r} answers no {task} questions")
             continue
+        if model.too_coarse:
+            stages.skip(
+                f"{task} answers",
+                f"checkpoint {model.source!r}: {model.too_coarse} (--{task}-model {model.source} asks it all the same)",
+            )
+            continue
         asked[task] = model.source
         _notify(summary, model.notice, options.quiet)
         if task == "depth":

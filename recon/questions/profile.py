@@ -22,6 +22,12 @@ from recon.types import Task
 
 PROFILE_FILE = "vlm3_profile.json"
 FORMAT = 1
+COARSE_MATCH = 0.03
+"""Matches with a larger standard deviation, in units of the image's focal length or long edge, don't help a map:
+refining them looks for the point within a few pixels, and classical features are a hundred times as exact. (The public
+checkpoint: 0.012.)"""
+COARSE_ROTATION_DEG = 10.0
+"""Nor do relative poses with a larger standard deviation of the rotation. (The public checkpoint: about 2.)"""
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,20 @@ class CheckpointProfile:
                 f"does with --{task}-model"
             )
         return self.tasks[task]
+
+    def too_coarse(self, task: Task) -> str:
+        """Why the answers of a task are too coarse to help a map, by their measured errors; empty when they are not."""
+        settings = self.tasks.get(task)
+        if isinstance(settings, MatchProfile) and settings.sigma_px > COARSE_MATCH * settings.image.target_px:
+            error = settings.sigma_px / settings.image.target_px
+            unit = "focal length" if settings.image.mode == "focal" else "image"
+            return f"its matches are off by {error:.1%} of the {unit} on each axis; maps use up to {COARSE_MATCH:.0%}"
+        if isinstance(settings, PoseProfile) and settings.rotation_sigma_deg > COARSE_ROTATION_DEG:
+            return (
+                f"its rotations are off by {settings.rotation_sigma_deg:.0f} degrees; maps use up to "
+                f"{COARSE_ROTATION_DEG:.0f}"
+            )
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``vlm3_profile.json``."""

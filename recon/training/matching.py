@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ MATCH_FLAGS = 12.0  # ... beside descriptors of squared length 12
 ANSWER_GAIN = 1.0  # final norm's weight of the answer's place: as sharp as matches of an error of 0.08 deserve
 END_MARK = 0.35  # of end-of-image marks: as keys they must lose against anything alike
 EMBEDDED_CODE = 0.5  # amplitude of the answer's code in the coordinate tokens
+READ_GAIN = 7.0  # place codes are read so much louder: beside the trained features' loudness they would be learned late
 _RECENT = ((3, 4, 5), 3.0)  # rotary pairs and the distance in tokens at which recent coordinates count most
 _FLAG, _OTHER, _POOL = 63, 62, 61  # rotary dimensions that hardly turn; the first is sharp
 
@@ -88,6 +90,7 @@ def build_matching(
     new = MatchLayout(model.config.text_config.hidden_size)
     heads = [_Group(layer.self_attn) for layer in layers]
     _build_places(model.model.visual.merger.linear_fc2, new, measured.codes)
+    _read_loudly(layers[1:], new)
     norms = [layer.input_layernorm.weight for layer in layers]
     _build_gathering(heads[0], norms[0], codes, new, tokens)
     _build_reading(heads[1], codes, new, 0.25 * float(norms[0][0]) / tokens["coordinates"])
@@ -96,12 +99,20 @@ def build_matching(
     _scale_columns(heads[2].output[0][new.answer], measured.image_before_2 / norms[2][:16])
     _build_answering(heads[3], codes, new)
     # the copy is as loud as the stream: louder than what the answer's own first token found in layer 2
-    _scale_columns(heads[3].output[0][new.answer], measured.answer_before_3**2 / norms[3][new.answer])
+    _scale_columns(heads[3].output[0][new.answer], measured.answer_before_3**2 / norms[3][:16])
 
 
 def _scale_columns(diagonal: Tensor, gains: Tensor) -> None:
     """Multiplies column k of ``diagonal`` (rows of an output matrix) by ``gains[k]``."""
     diagonal[:, : len(gains)] *= gains
+
+
+def _read_loudly(layers: Any, new: MatchLayout) -> None:
+    for layer in layers:
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            norm.weight[new.start :] = norm.weight[0]
+            norm.weight[new.answer] *= READ_GAIN
+            norm.weight[new.place] *= READ_GAIN
 
 
 class _Group:
@@ -197,9 +208,9 @@ def _build_reading(group: _Group, codes: CodeLayout, new: MatchLayout, gathered:
     # ``gathered``: amplitude of the codes that the first head of layer 0 gathers
     weights = kernel_weights()
     for code in range(2 * codes.pointing):
-        group.key[16 + code, new.place.start + code] = 1.0
+        group.key[16 + code, new.place.start + code] = 1 / READ_GAIN
         group.query[0][16 + code, code] = weights[code] / gathered
-        group.query[1][16 + code, new.place.start + code] = weights[code]
+        group.query[1][16 + code, new.place.start + code] = weights[code] / READ_GAIN
     # the first image alone: text and the second image carry the other sign
     group.key[_FLAG, codes.image_flag], group.key[_FLAG, new.second] = sharp, -2 * sharp
     group.key[_OTHER, codes.image_flag] = other
@@ -226,7 +237,7 @@ def _build_comparing(group: _Group, codes: CodeLayout, new: MatchLayout) -> None
     query[_OTHER, codes.image_flag], query[_OTHER, new.second] = -other, 2 * other
     group.value[:16] = 0.0
     for code in range(2 * codes.pointing):
-        group.value[code, new.place.start + code] = 1.0
+        group.value[code, new.place.start + code] = 1 / READ_GAIN
         group.output[0][new.answer.start + code, code] = 1.0
 
 
@@ -239,7 +250,7 @@ def _build_answering(group: _Group, codes: CodeLayout, new: MatchLayout) -> None
     second[_POOL, codes.image_flag] = -1.0
     group.value[:16] = 0.0
     for code in range(2 * codes.pointing):
-        group.value[code, new.answer.start + code] = 1.0
+        group.value[code, new.answer.start + code] = 1 / READ_GAIN
         group.output[0][new.answer.start + code, code] = 1.0
 
 

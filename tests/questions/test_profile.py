@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from recon.errors import BadInputError, CheckpointError
 from recon.questions.profile import PUBLIC_PROFILES, CheckpointProfile, default_profile, load_profile, with_thinking
+from recon.types import Task
 
 GOOD: dict[str, Any] = {
     "format": 1,
@@ -28,6 +30,9 @@ GOOD: dict[str, Any] = {
         "match": {"image": {"mode": "focal", "target_px": 224}, "sigma_px": 4.0, "max_new_tokens": 8},
     },
 }
+
+
+PUBLIC_PAIRS: tuple[tuple[str, Task], ...] = (("corr", "match"), ("pose", "pose"))
 
 
 def test_reads_what_it_writes(tmp_path: Path) -> None:
@@ -50,6 +55,20 @@ def test_offers_only_its_tasks() -> None:
     assert profile.depth.range_m == (0.1, 50.0)
     with pytest.raises(CheckpointError, match=r"'embedded' answers no pose questions, only: depth, match"):
         _ = profile.pose
+
+
+def test_coarse_answers_are_known_by_their_measured_errors() -> None:
+    profile = default_profile("recon-1", "x")
+    match, pose = profile.match, profile.pose
+    fine = replace(match, sigma_px=0.029 * match.image.target_px), replace(pose, rotation_sigma_deg=9.9)
+    coarse = replace(match, sigma_px=0.07 * match.image.target_px), replace(pose, rotation_sigma_deg=15.2)
+    for (matches, poses), said in ((fine, ("", "")), (coarse, ("7.0% of the focal length", "15 degrees"))):
+        changed = replace(profile, tasks={**profile.tasks, "match": matches, "pose": poses})
+        for task, words in zip(("match", "pose"), said, strict=True):
+            assert words in changed.too_coarse(task)
+            assert bool(changed.too_coarse(task)) == bool(words)
+        assert not changed.too_coarse("depth")
+    assert not any(PUBLIC_PROFILES[f"facebook/VLM3-{name}"].too_coarse(task) for name, task in PUBLIC_PAIRS)
 
 
 def _changed(path: list[str], value: object) -> dict[str, Any]:
