@@ -138,18 +138,20 @@ def _attempt(
 ) -> Attempt:
     with _refocused(database_path, step.factor, cameras) as database, tempfile.TemporaryDirectory() as output:
         if step.use_global:
-            settings = pycolmap.GlobalPipelineOptions()
-            settings.num_threads = options.num_threads
-            settings.random_seed = options.seed
-            settings.mapper.random_seed = options.seed
-            settings.mapper.num_threads = options.num_threads
-            settings.mapper.global_positioning.use_gpu = False
-            settings.mapper.bundle_adjustment.ceres.use_gpu = False
-            models = pycolmap.global_mapping(database, images_dir, output, settings)
+            wide = pycolmap.GlobalPipelineOptions()
+            wide.num_threads = options.num_threads
+            wide.random_seed = options.seed
+            wide.mapper.random_seed = options.seed
+            wide.mapper.num_threads = options.num_threads
+            wide.mapper.global_positioning.use_gpu = False
+            wide.mapper.bundle_adjustment.ceres.use_gpu = False
+            models = pycolmap.global_mapping(database, images_dir, output, wide)
         else:
-            models = pycolmap.incremental_mapping(
-                database, images_dir, output, _incremental(options, step.lenient, constant)
-            )
+            settings = _incremental(options, step.lenient, constant)
+            with pycolmap.Database.open(database) as opened:
+                # Points that only two photos see hold nothing together, unless there are only two photos.
+                settings.triangulation.ignore_two_view_tracks = opened.num_images() > 2
+            models = pycolmap.incremental_mapping(database, images_dir, output, settings)
     ordered = sorted(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True)
     return Attempt(step.name, tuple(m for m in ordered if m.num_reg_images() >= 2 and m.num_points3D() > 0))
 

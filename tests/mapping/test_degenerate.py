@@ -50,6 +50,14 @@ def test_a_camera_that_only_turns_gives_no_map_and_says_why(tmp_path: Path) -> N
         build_map(tmp_path, scene.capture, cameras)
 
 
+def test_two_photos_are_a_map(tmp_path: Path) -> None:
+    scene = make_scene(num_views=2, num_points=300, arc_deg=14.0)
+    result = build_map(tmp_path, scene.capture, write_workspace(scene, tmp_path, GIVEN))
+    assert score(scene, result)[0] == 2
+    assert score(scene, result)[1] > 0.9
+    assert len(result.points_world) > 200
+
+
 def test_a_plane_is_mapped_right(tmp_path: Path) -> None:
     scene = make_scene(num_views=6, num_points=300)
     points = scene.points * [1.0, 1.0, 0.0]
