@@ -35,6 +35,7 @@ from recon.errors import MappingError, ReconError
 from recon.evidence.depth_kind import settle_depth_kind
 from recon.evidence.features import extract_features, image_ids, match_features
 from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
+from recon.mapping.doubts import doubts
 from recon.mapping.georeference import georeference, write_georeference
 from recon.mapping.map import build_map
 from recon.mapping.model import write_model
@@ -144,6 +145,8 @@ def _reconstruct(
         depths, notes = settle_depth_kind(evidence.depths, scene)  # z or along the ray, if the checkpoint doesn't say
         evidence = dataclasses.replace(evidence, depths=depths)
         summary.notices += notes
+        for note in doubts(scene, cameras):
+            _notify(summary, note, options.quiet)
         scene = find_scale(stages, options, capture, scene, evidence)
     summary.scene = scene
 
