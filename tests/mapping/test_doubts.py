@@ -37,4 +37,4 @@ def test_few_points_are_named() -> None:
 
 def test_a_focal_length_far_from_exif_is_named() -> None:
     (note,) = doubts(scene(100, 342.0), cameras(404.0, "exif"))
-    assert "of a.jpg (and 1 more) is 342 px, EXIF says 404 px (-15%)" in note
+    assert "of a.jpg (and 1 more) came out as 342 px, EXIF says 404 px (-15%)" in note
