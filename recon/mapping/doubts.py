@@ -34,7 +34,7 @@ def doubts(scene: Scene, cameras: Mapping[str, Camera]) -> list[str]:
     for (told, found), names in sorted(changed.items()):
         others = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         notes.append(
-            f"the focal length of {names[0]}{others} came out as {found} px, EXIF says {told} px ({found / told - 1:+.0%}): "
-            "the photos hold it weakly, and depth and shape may be stretched"
+            f"the focal length of {names[0]}{others} came out as {found} px, EXIF says {told} px "
+            f"({found / told - 1:+.0%}): the photos hold it weakly, and depth and shape may be stretched"
         )
     return notes
