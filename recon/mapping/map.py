@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _MIN_OBSERVATIONS = 10  # of a registered photo: fewer do not hold its six unknowns
 _MOST_PLACES = 4  # that look alike are taken apart one after the other
+_HELD = 60  # verified matches of a pair from which a checkpoint's, of which few dozens are refined, add nothing
 _MIN_TIED = 5  # of them, of points that three photos see
 
 
@@ -96,7 +97,7 @@ def build_map(
     counts = extract_features(database_path, capture, cameras, options.features)
     report(1, 4)
     match_features(database_path, choose_pairs(capture, options.pairs), options.features)
-    answers = sharpen(capture, cameras, matches, options.subpixel)
+    answers = sharpen(capture, cameras, _needed(matches, verified_counts(database_path)), options.subpixel)
     if answers:
         add_matches(database_path, answers, options.features)
     drop_contradicted_pairs(database_path, cameras, relative_poses)
@@ -156,6 +157,16 @@ def _first_model_of_one_place(
         model, more = _first_model(database_path, images_dir, capture, cameras, options)
         log += more
     return model, log, apart
+
+
+def _needed(matches: Sequence[Matches], verified: Mapping[tuple[str, str], int]) -> list[Matches]:
+    """The answers about pairs that keypoints do not hold already: to refine the others takes half of all mapping time
+    and changes nothing."""
+    return [
+        pair
+        for pair in matches
+        if max(verified.get((pair.name1, pair.name2), 0), verified.get((pair.name2, pair.name1), 0)) < _HELD
+    ]
 
 
 def _first_model(

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _MIN_BALANCE = 3.0  # relative poses per photo below which they don't judge the pixels
 _MAX_STRAIN = 6.0  # median squared residual of a relative pose (five numbers: 4.4 when all is as stated)
 _MAX_DOUBLINGS = 5
+_ROUGH = 1e-4  # relative decrease of the cost at which a round that another one follows ends
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,23 @@ def refine(
             return adjust(current.state, current.observations, settings, pose_factors, position_factors)
         return _colmap_adjust(current, settings, options.num_threads)
 
-    result = run(model, bundle)
-    for _ in range(options.rounds):
+    # What the first rounds find is adjusted again: they need not converge to the last digit. Without further evidence
+    # the first only asks for errors: the mapper has just adjusted the same pixels.
+    first = dataclasses.replace(bundle, tolerance=_ROUGH)
+    result = (
+        run(model, first)
+        if with_extras
+        else adjust(model.state, model.observations, dataclasses.replace(first, max_iterations=0))
+    )
+    for round_ in range(options.rounds):
         model = dataclasses.replace(model, state=result.state)
         keep = result.errors_px <= options.max_error_px
         model = prune(model, keep)
         errors = result.errors_px[np.isfinite(result.errors_px)]
         noise_px = float(np.median(errors)) / 1.1774  # of one coordinate, from the median of a Rayleigh distribution
         bundle = dataclasses.replace(bundle, pixel_sigma=max(noise_px, 0.05))
-        result = run(model, bundle)
+        judged = pose_factors is not None or round_ < options.rounds - 1
+        result = run(model, dataclasses.replace(bundle, tolerance=_ROUGH) if judged else bundle)
     if pose_factors is not None:
         result, bundle = _balanced(model, result, bundle, pose_factors, run)
     small = len(model.observations.view) <= options.max_observations
@@ -118,7 +127,9 @@ def _balanced(
         if strain(result) <= _MAX_STRAIN:
             break
         bundle = dataclasses.replace(bundle, pixel_sigma=2 * bundle.pixel_sigma)
-        result = run(dataclasses.replace(model, state=result.state), bundle)
+        rough = dataclasses.replace(bundle, tolerance=_ROUGH)
+        result = run(dataclasses.replace(model, state=result.state), rough)
+    result = run(dataclasses.replace(model, state=result.state), bundle)
     if strain(result) < start:
         _log.info(
             "relative poses: median squared residual %.1f -> %.1f at %.1f px", start, strain(result), bundle.pixel_sigma
