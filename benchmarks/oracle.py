@@ -6,7 +6,8 @@
 Every run goes through ``pipelines.reconstruct`` as the command does: photos, questions and answers in text (errors of
 :class:`recon.synth.oracle.OracleErrors`), features, map, scale, dense depth, mesh. Variants leave a part out; those of
 one seed share a workspace, so that they redo only what differs (``reused`` names the rest: time a stage where it was
-computed). Each run has a process of its own, so that its peak memory is its own. Writes JSON.
+computed). Each run has a process of its own, so that its peak memory is its own. Each row of the JSON is written when
+it is done; the same command goes on where it was stopped, and rows that are there are kept.
 """
 
 from __future__ import annotations
@@ -189,33 +190,55 @@ def run_one(scene: Path, folder: Path, seed: int, variant: str, options: Options
 
 
 def main(options: Options) -> dict[str, Any]:
-    """Runs the benchmark; returns what is written."""
+    """Runs what ``--out`` does not hold yet, writes each row when it is done; returns what is written."""
     unknown = set(options.variants) - set(VARIANTS)
     if unknown:
         raise SystemExit(f"--variants: no such variant {', '.join(sorted(unknown))}; accepted: {', '.join(VARIANTS)}")
     runs: list[dict[str, Any]] = []
+    if options.out is not None and options.out.is_file():
+        runs = json.loads(options.out.read_text(encoding="utf-8"))["runs"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
             for seed in options.seeds:
-                if options.capture == "synthetic":
-                    scene = pool.submit(synthetic_scene, folder, seed, options).result()
-                else:
-                    scene = options.data / "redkitchen-a"
+                scene: Path | None = None
                 for variant in options.variants:
-                    runs.append(pool.submit(run_one, scene, folder, seed, variant, options).result())
+                    settings = row_settings(options, seed, variant)
+                    if any(all(run.get(key) == value for key, value in settings.items()) for run in runs):
+                        continue
+                    if scene is None and options.capture == "synthetic":
+                        scene = pool.submit(synthetic_scene, folder, seed, options).result()
+                    row = pool.submit(run_one, scene or options.data / "redkitchen-a", folder, seed, variant, options)
+                    runs.append(settings | row.result() | {"commit": _measured()["commit"]})
                     print(json.dumps(runs[-1], indent=2), file=sys.stderr, flush=True)
-    result = {
-        **provenance("python -m benchmarks.oracle " + " ".join(sys.argv[1:])),
+                    _write(options, runs)
+    return {**_measured(), "runs": runs}
+
+
+def _measured() -> dict[str, Any]:
+    return provenance("python -m benchmarks.oracle " + " ".join(sys.argv[1:]))
+
+
+def row_settings(options: Options, seed: int, variant: str) -> dict[str, Any]:
+    """What a row depends on besides the code: a row of the same settings is not run again."""
+    return {
+        "capture": f"room-{seed}" if options.capture == "synthetic" else "redkitchen-a",
         "photos": options.views if options.capture == "synthetic" else 30,
-        "runs": runs,
+        "variant": variant,
+        "seed": seed,
+        "budget": options.budget,
+        "options": list(options.more),
     }
+
+
+def _write(options: Options, runs: list[dict[str, Any]]) -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return result
+        partial = options.out.with_suffix(".tmp")
+        partial.write_text(json.dumps({**_measured(), "runs": runs}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(options.out)
 
 
 if __name__ == "__main__":
