@@ -13,7 +13,7 @@ from recon.questions.dialects import Dialect
 from recon.synth.dataset import Scenery, Split
 from recon.training.encode import Layout, Sample
 from recon.training.pool import pooled_pair, pooled_view
-from recon.training.samples import depth_sample, match_sample, object_sample, pose_sample
+from recon.training.samples import HIDDEN_SHARE, depth_sample, match_sample, object_sample, pose_sample
 from recon.training.sources import SampleSource
 from recon.types import Task
 
@@ -34,6 +34,8 @@ class RoomDataset:
     layout: Layout = "packed"
     image: ImageProfile | None = None
     views: Literal["any", "things"] = "any"
+    coarse: bool = False
+    hidden: float = HIDDEN_SHARE
 
     def __len__(self) -> int:
         return self.rooms
@@ -47,14 +49,14 @@ class RoomDataset:
             view = pooled_view(self.pool, self.split, index, profile, self.scenery, shape)
             view = view.flipped() if flip else view
             if self.task == "object":
-                return object_sample(view, dialect, self.questions, rng, self.name, self.layout)
+                return object_sample(view, dialect, self.questions, rng, self.name, self.layout, self.coarse)
             return depth_sample(view, dialect, self.questions, rng, self.name, self.round_m, self.layout)
         pair = pooled_pair(self.pool, self.split, index, profile, self.scenery)
         pair = pair.flipped() if flip else pair
         pair = pair.swapped() if rng.random() < 0.5 else pair
         if self.task == "pose":
-            return pose_sample(pair, dialect, self.name, self.layout)
-        return match_sample(pair, dialect, self.questions, rng, self.name, layout=self.layout)
+            return pose_sample(pair, dialect, self.name, self.layout, self.coarse)
+        return match_sample(pair, dialect, self.questions, rng, self.name, self.hidden, self.layout)
 
 
 @dataclass(frozen=True)

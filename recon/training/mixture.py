@@ -22,6 +22,8 @@ each data set's share of them exactly (to 1/1024), in a random order of its own;
         views: any               # or, for task object: things (each view the best of six places)
         image: {mode: focal, target_px: 224}   # optional: other images than the dialect's (mode focal or long_edge)
         round_m: 0.5             # optional, depth only: coarse labels for a beginner
+        coarse: true             # optional, pose and object only: coarse labels (recon/training/coarse.py)
+        hidden: 0.25             # optional, match only: at most this share asks for points that can't be seen
       real:
         format: depthlm-jsonl    # recon/training/sources.py lists the formats
         task: depth
@@ -49,6 +51,7 @@ from recon.questions.dialects import Dialect, get_dialect
 from recon.synth.dataset import Scenery
 from recon.training.datasets import FileDataset, RoomDataset
 from recon.training.encode import EncodedSample, Encoder, Layout, Sample
+from recon.training.samples import HIDDEN_SHARE
 from recon.training.sources import OPENERS, BadSampleError, SourceSpec
 from recon.types import Task
 
@@ -222,7 +225,7 @@ def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, whe
 _KINDS: Mapping[str, Any] = {
     "task": str, "rooms": int, "pool": str, "questions": int, "weight": (int, float), "split": str, "scenery": str,
     "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool, "image": dict,
-    "views": str,
+    "views": str, "coarse": bool, "hidden": (int, float),
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "task": TASKS,
@@ -239,7 +242,18 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
     if from_files:
         _check_keys(entry, ("format", "task", "path"), ("questions", "weight", "layout", "strict"), place)
     else:
-        optional = ("questions", "weight", "split", "scenery", "layout", "round_m", "image", "views")
+        optional = (
+            "questions",
+            "weight",
+            "split",
+            "scenery",
+            "layout",
+            "round_m",
+            "image",
+            "views",
+            "coarse",
+            "hidden",
+        )
         _check_keys(entry, ("task", "rooms", "pool"), optional, place)
     for key, value in entry.items():
         if (isinstance(value, bool) and _KINDS[key] is not bool) or not isinstance(value, _KINDS[key]):
@@ -267,6 +281,11 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         raise BadInputError(f"{place}.views: things are for task object, found task {task!r}")
     if "round_m" in entry and task != "depth":
         raise BadInputError(f"{place}.round_m: it is for depth, found task {task!r}")
+    for key, tasks in (("coarse", ("pose", "object")), ("hidden", ("match",))):
+        if key in entry and task not in tasks:
+            raise BadInputError(f"{place}.{key}: it is for {' and '.join(tasks)}, found task {task!r}")
+    if not 0 <= entry.get("hidden", 0.0) <= 1:
+        raise BadInputError(f"{place}.hidden: found {entry['hidden']}; accepted: 0 to 1")
     return RoomDataset(
         name=name,
         task=task,
@@ -280,6 +299,8 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         layout=layout,
         views=cast(Literal["any", "things"], entry.get("views", "any")),
         image=_read_image(entry["image"], f"{place}.image") if "image" in entry else None,
+        coarse=entry.get("coarse", False),
+        hidden=float(entry.get("hidden", HIDDEN_SHARE)),
     )
 
 

@@ -19,6 +19,7 @@ from recon.questions import object as regions
 from recon.questions.dialects import POSE_KINDS, Dialect
 from recon.synth.correspondence import true_correspondence
 from recon.synth.objects import ViewObject, well_seen
+from recon.training.coarse import coarse_length, coarse_motion
 from recon.training.encode import Layout, Lesson, Sample
 from recon.training.pooled import PooledPair, PooledView
 from recon.training.sources import BadSampleError
@@ -104,9 +105,11 @@ def match_sample(
     return Sample((first.image, second.image), lessons, dataset, layout)
 
 
-def pose_sample(pair: PooledPair, dialect: Dialect, dataset: str = "pose", layout: Layout = "packed") -> Sample:
-    """All four questions about how the camera moved."""
-    relative = pair.cam1_from_cam2
+def pose_sample(
+    pair: PooledPair, dialect: Dialect, dataset: str = "pose", layout: Layout = "packed", coarse: bool = False
+) -> Sample:
+    """All four questions about how the camera moved; ``coarse`` labels as in :mod:`recon.training.coarse`."""
+    relative = coarse_motion(pair.cam1_from_cam2) if coarse else pair.cam1_from_cam2
     lessons = tuple(
         Lesson(question.text, pose.answer_text(dialect, kind, relative))
         for question, kind in zip(pose.ask(dialect), POSE_KINDS, strict=True)
@@ -229,10 +232,11 @@ def object_sample(
     rng: np.random.Generator,
     dataset: str = "object",
     layout: Layout = "packed",
+    coarse: bool = False,
 ) -> Sample:
     """Questions of all categories about things of a view, named by text boxes; comparisons only where they are clear.
 
-    Categories are taken in turn in a random order; no question is asked twice.
+    Categories are taken in turn in a random order; no question is asked twice. ``coarse`` rounds lengths.
 
     Raises:
         BadSampleError: the view shows nothing that can be asked about.
@@ -250,6 +254,8 @@ def object_sample(
         value = MEASURES[name](a, b)
         if value is None:
             continue
+        if coarse and regions.get_form(name).kind == "object_length":
+            value = coarse_length(value)
         boxes = [a.box_px, b.box_px][: regions.get_form(name).num_regions]
         question = regions.ask_form(dialect, view.image, name, boxes)
         answer = regions.answer_text(dialect, view.image, name, boxes, value)
