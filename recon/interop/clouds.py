@@ -1,7 +1,7 @@
 """Surfaces of any size for comparison: at most so many random points of a PLY cloud, or a whole mesh.
 
-A binary PLY is mapped into memory and only the chosen vertices are touched, so a cloud of 50 million points costs what
-the sample costs. Meshes and other formats are read whole by Open3D.
+A binary PLY is read in windows of which only the chosen vertices are kept, so a cloud of 50 million points costs one
+pass over its file and the sample's memory. Meshes and other formats are read whole by Open3D.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from recon.errors import BadInputError
 from recon.interop.loose_points import read_glb_points, read_obj_points
 from recon.interop.meshes import CLOUD_FORMATS, MESH_FORMATS, read_cloud, read_mesh
-from recon.interop.ply import ply_header
+from recon.interop.ply import PlyHeader, ply_header
 from recon.interop.result import Reconstructed, Surface
 from recon.surface.types import Mesh, PointCloud
 
+_WINDOW_BYTES = 8 << 20
 SURFACE_FORMATS = tuple(dict.fromkeys((*MESH_FORMATS, *CLOUD_FORMATS)))
 
 
@@ -75,10 +76,7 @@ def read_points(path: Path, max_points: int, seed: int = 0) -> PointCloud:
         points, normals = points[chosen], None if normals is None else np.asarray(normals)[chosen]
         colors = None if cloud.colors is None else cloud.colors[chosen]
     else:
-        mapped = np.memmap(path, header.dtype, "r", header.offset, (header.vertices,))
-        chosen = _choose(header.vertices, max_points, seed)
-        # one slice at a time: an index over the whole map would keep every touched page resident
-        rows = np.concatenate([np.array(mapped[part]) for part in np.array_split(chosen, max(1, len(chosen) >> 16))])
+        rows = _rows(path, header, _choose(header.vertices, max_points, seed))
         points = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)
         names = header.dtype.names or ()
         normals = np.stack([rows[a] for a in ("nx", "ny", "nz")], axis=1) if {"nx", "ny", "nz"} <= set(names) else None
@@ -92,6 +90,21 @@ def read_points(path: Path, max_points: int, seed: int = 0) -> PointCloud:
         None if colors is None else colors[finite],
         None if normals is None else normals[finite].astype(np.float32),
     )
+
+
+def _rows(path: Path, header: PlyHeader, chosen: NDArray[np.int64]) -> NDArray[np.void]:
+    """The ``chosen`` vertices (rising numbers), read window by window: single places would each wait for the disk."""
+    assert header.dtype is not None
+    length = max(1, _WINDOW_BYTES // header.dtype.itemsize)
+    parts = []
+    with open(path, "rb") as file:
+        for first in range(0, header.vertices, length):
+            low, high = np.searchsorted(chosen, [first, first + length])
+            if low < high:
+                file.seek(header.offset + first * header.dtype.itemsize)
+                window = np.fromfile(file, header.dtype, min(length, header.vertices - first))
+                parts.append(window[chosen[low:high] - first])
+    return np.concatenate(parts)
 
 
 def _choose(count: int, max_points: int, seed: int) -> NDArray[np.int64]:

@@ -145,6 +145,49 @@ def test_vggt_colmap_export_prefers_the_adjusted_points(tmp_path: Path) -> None:
     assert len(result.surface.load(10, 0).points_world_m) == 5  # type: ignore[union-attr]
 
 
+def own_cameras(scale: float, shift: float) -> pycolmap.Reconstruction:
+    """The scene with a camera and a rig per photo, for images ``scale`` times as large, as the exporters write it."""
+    model = pycolmap.Reconstruction()
+    fx, fy, cx, cy = (scale * value for value in CAMERA.fx_fy_cx_cy)
+    size = {"width": round(scale * WIDTH), "height": round(scale * HEIGHT)}
+    for i, (name, pose) in enumerate(SCENE.by_name.items(), start=1):
+        params = [fx, fy, cx + shift, cy - shift]
+        model.add_camera_with_trivial_rig(pycolmap.Camera(model="PINHOLE", params=params, camera_id=i, **size))
+        image = pycolmap.Image(name=name, keypoints=np.zeros((1, 2)), camera_id=i, image_id=i)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose))
+    track = pycolmap.Track([pycolmap.TrackElement(i + 1, 0) for i in range(len(SCENE.names))])
+    model.add_point3D(np.array([0.0, 0.0, 4.0]), track, np.array([1, 2, 3], np.uint8))
+    return model
+
+
+def test_mapanything_colmap_export(tmp_path: Path) -> None:
+    """``sparse/`` and ``sparse/points.ply`` with the cameras of the processed photos in ``images/``."""
+    write_photos(tmp_path, SCENE)
+    (tmp_path / "sparse").mkdir()
+    own_cameras(0.5, shift=1.5).write_binary(tmp_path / "sparse")
+    write_cloud(PointCloud(np.full((5, 3), 9.0)), tmp_path / "sparse" / "points.ply")
+    result = read_result(tmp_path)
+    assert result.kind == "feed-forward COLMAP export"
+    assert_poses(result)
+    assert result.cameras[SCENE.names[3]].params == pytest.approx((25.0, 25.5, 15.5, 9.0))
+    assert not any("centre" in note for note in result.notes)  # its principal points are estimates
+    assert result.surface is not None
+    assert_on_wall(np.asarray(result.surface.load(10, 0).points_world_m))  # type: ignore[union-attr]
+
+
+def test_depth_anything_3_colmap_export(tmp_path: Path) -> None:
+    """Binary and text files in one folder, cameras of the photos as they were given to it."""
+    model = own_cameras(2.0, shift=0.0)
+    model.write_binary(tmp_path)
+    model.write_text(tmp_path)
+    result = read_result(tmp_path)
+    assert result.kind == "COLMAP model"
+    assert_poses(result)
+    assert (result.cameras[SCENE.names[0]].width_px, result.cameras[SCENE.names[0]].height_px) == (112, 84)
+    assert result.surface is not None
+    assert result.surface.points == 1
+
+
 def test_fused_cloud_beside_a_colmap_model(tmp_path: Path) -> None:
     (tmp_path / "sparse" / "0").mkdir(parents=True)
     colmap_model(SCENE).write_binary(tmp_path / "sparse" / "0")
