@@ -1,4 +1,4 @@
-"""The checkpoints that a training run leaves in its folder: which are whole, and their mean."""
+"""The checkpoints that a training run leaves in its folder: which are whole, and their mean; weights made whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -29,6 +31,16 @@ def whole_checkpoints(out: Path) -> list[Path]:
         if number.isdigit() and any((folder / name).exists() for name in _WEIGHTS):
             found.append((int(number), folder))
     return [folder for _, folder in sorted(found)]
+
+
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights by name, whole also where FSDP has given every process a share of them.
+
+    Every process must call it; with shares the first alone gets the weights (in its CPU memory), the others nothing.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model.state_dict()
+    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from recon.engine.checkpoint import EMBEDDED, EMBEDDED_FOLDER, load_checkpoint
@@ -99,6 +100,7 @@ def export_checkpoint(
     depth_log_sigma: float | None = None,
     measured: Mapping[str, float] | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes weights (safetensors), configuration, tokenizer, image steps and ``vlm3_profile.json``.
 
@@ -112,6 +114,7 @@ def export_checkpoint(
         depth_log_sigma: measured standard deviation of ln(depth).
         measured: figures for the record.
         dtype: of the stored weights.
+        weights: written instead of the model's own, which may be spread over several processes.
     """
     general = default_profile(dialect, name)
     settings = {task: general.tasks[task] for task in general.tasks if task in tasks}
@@ -130,7 +133,7 @@ def export_checkpoint(
     )
     folder.mkdir(parents=True, exist_ok=True)
     copy = Qwen3VLForConditionalGeneration(parts.model.config).to(dtype)
-    copy.load_state_dict(parts.model.state_dict())
+    copy.load_state_dict(parts.model.state_dict() if weights is None else weights)
     copy.tie_weights()
     copy.config.dtype = dtype
     copy.config.use_cache = True

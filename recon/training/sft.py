@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import SequentialSampler
@@ -36,13 +37,17 @@ logger = logging.getLogger(__name__)
 class SftSettings:
     """How to train.
 
+    Launched by accelerate, several processes train together: ``batch`` samples each, the mixture's samples dealt out in
+    order, so that two processes with 4 learn what one with 8 learns. Under FSDP ``matrix_rate``, ``average``,
+    ``hold_structure`` and ``lora_rank`` are refused: they touch whole matrices.
+
     Attributes:
         steps: optimiser steps in all.
         batch: samples (images or pairs) per step and device.
         learning_rate: peak, after ``warmup`` steps; constant until the last ``decay`` steps, then linear to 0 (so a
             run can be prolonged or ended at any checkpoint).
         matrix_rate: peak learning rate of the matrices of the layers (all but embeddings and norms), which are then
-            trained by Muon (:mod:`recon.training.optimiser`); 0: AdamW trains everything. Not with FSDP.
+            trained by Muon (:mod:`recon.training.optimiser`); 0: AdamW trains everything.
         vision_scale: learning rate of the vision tower's blocks relative to the rest's. Small batches blur a tower that
             starts with useful filters faster than they teach it.
         weight_decay, beta2: of AdamW.
@@ -106,7 +111,7 @@ def train(
         the log: one entry per ``log_every`` steps with ``step``, ``loss`` and ``loss/DATASET``.
 
     Raises:
-        BadInputError: ``out`` holds checkpoints and ``resume`` is False.
+        BadInputError: ``out`` holds checkpoints and ``resume`` is False, or settings that don't go with FSDP.
     """
     newest = newest_checkpoint(out)
     if newest is not None and not resume:
@@ -119,25 +124,41 @@ def train(
         model.model.visual.requires_grad_(False)
     trained = with_lora(model, settings.lora_rank, settings.seed) if settings.lora_rank else model
     encoder = Encoder(tokenizer, image_processor, model.config.image_token_id)
-    dataset = MixtureDataset(mixture, encoder, settings.steps * settings.batch)
+    arguments = _arguments(out, settings)
+    dataset = MixtureDataset(mixture, encoder, settings.steps * settings.batch * arguments.world_size)
     pad = int(tokenizer.pad_token_id)
     callbacks: list[TrainerCallback] = [_Progress(progress)] if progress is not None else []
     if settings.tensorboard:
         callbacks.append(_tensorboard(out / "tensorboard"))
     trainer = _SftTrainer(
         model=trained,
-        args=_arguments(out, settings),
+        args=arguments,
         train_dataset=dataset,
         data_collator=lambda samples: collate(samples, pad),
         callbacks=callbacks,
         settings=settings,
     )
+    if trainer.is_fsdp_enabled:
+        _check_sharded(settings)
     trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
     if settings.lora_rank:
         trained.merge_and_unload()  # the layers of ``model`` become plain again, with the additions in their weights
     elif settings.average > 1:
+        trainer.accelerator.wait_for_everyone()  # the last checkpoint is one process's work
         average_checkpoints(model, out, settings.average)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _check_sharded(settings: SftSettings) -> None:
+    used = {
+        "--matrix-rate": settings.matrix_rate > 0,
+        "--average": settings.average > 1,
+        "--hold-structure": settings.hold_structure,
+        "--lora-rank": settings.lora_rank > 0,
+    }
+    for option, is_used in used.items():
+        if is_used:
+            raise BadInputError(f"{option} needs whole matrices on every GPU and does not go with FSDP; leave it out")
 
 
 def with_lora(model: Qwen3VLForConditionalGeneration, rank: int, seed: int = 0) -> Any:
@@ -272,12 +293,29 @@ class _SftTrainer(Trainer):
             entry[1] += len(own)
             entry[2] += 1
             entry[3] += passed_over
-        loss = losses.mean()
+        loss = losses.sum() / self._mean_count(len(losses))
         return (loss, outputs) if return_outputs else loss
+
+    def _mean_count(self, count: int) -> float:
+        """Answer tokens per process: gradients are averaged over processes, and every token shall count the same."""
+        if self.args.world_size == 1:
+            return float(count)
+        counts = self.accelerator.gather(torch.tensor([float(count)], device=self.args.device))
+        return float(counts.mean())
+
+    def _all_sums(self) -> dict[str, list[float]]:
+        """Sums of the data sets over all processes; every process must ask."""
+        if self.args.world_size == 1:
+            return self._sums
+        parts: list[dict[str, list[float]]] = gather_object([self._sums])
+        names = {name for part in parts for name in part}
+        return {
+            name: [sum(column) for column in zip(*(p[name] for p in parts if name in p), strict=True)] for name in names
+        }
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:
-            for name, (total, count, samples, skipped) in sorted(self._sums.items()):
+            for name, (total, count, samples, skipped) in sorted(self._all_sums().items()):
                 logs[f"loss/{name}"] = total / max(count, 1.0)
                 logs[f"answer_tokens/{name}"] = count
                 logs[f"samples/{name}"] = samples
