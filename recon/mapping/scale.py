@@ -34,7 +34,7 @@ class ScaleOptions:
         depth_systematic: spread of ln(depth) that all samples of one checkpoint share (published AbsRel about 0.10).
         sensor_systematic: the same for a depth sensor.
         distance_systematic: the same for a checkpoint's translation distances. Nothing is published about it, so
-            nothing says that it differs from that of depth: votes of both weigh by their own scatter.
+            nothing says that it differs from that of depth.
         known_distance_sigma: relative error of a distance measured by the user.
         max_log_sigma: votes with a larger spread say nothing and are not used.
         agreement_sigmas: votes further apart than this many of their joint sigmas disagree.
@@ -105,7 +105,7 @@ def estimate_scale(
 def fuse(
     votes: Sequence[ScaleVote], untrusted: set[str] | frozenset[str] = frozenset(), options: ScaleOptions | None = None
 ) -> MetricScale:
-    """Precision-weighted mean of the largest set of votes that agree with one another.
+    """Precision-weighted mean of the largest set of votes that agree with one another (:func:`_joined`).
 
     A distance given by the user is always in that set. Otherwise the set with the greatest total precision wins. The
     interval widens (Birge ratio) when the used votes scatter more than their spreads say.
@@ -130,11 +130,7 @@ def fuse(
     anchors = [v for v in usable if v.source == KNOWN_DISTANCE] or usable
     groups = [[v for v in usable if _agree(anchor, v, options)] for anchor in anchors]
     used = max(groups, key=lambda group: sum(1 / v.log_sigma**2 for v in group))
-    logs = np.log([v.metres_per_unit for v in used])
-    weights = 1 / np.array([v.log_sigma for v in used]) ** 2
-    mean = float((weights * logs).sum() / weights.sum())
-    birge = math.sqrt(max(1.0, float((weights * (logs - mean) ** 2).sum()) / max(len(used) - 1, 1)))
-    sigma = birge / math.sqrt(float(weights.sum()))
+    mean, sigma = _joined(used, options)
     for vote in usable:
         if vote not in used:
             percent = 100 * (vote.metres_per_unit / math.exp(mean) - 1)
@@ -151,7 +147,46 @@ def fuse(
     )
 
 
+def _joined(votes: Sequence[ScaleVote], options: ScaleOptions) -> tuple[float, float]:
+    """ln of the scale that votes agree on, and its spread.
+
+    What a family of checkpoints believes a metre to be in a place, its depths and its distances have in common: one
+    backbone, one training set. Among themselves they weigh by their own scatter, and what they share does not average
+    out. All other votes are independent.
+    """
+    family = [v for v in votes if _shared(v, options) > 0]
+    rest = [v for v in votes if _shared(v, options) == 0]
+    logs = [math.log(v.metres_per_unit) for v in rest]
+    variances = [v.log_sigma**2 for v in rest]
+    if family:
+        common = min(_shared(v, options) for v in family)
+        own = [max(v.log_sigma**2 - common**2, _LEAST_OWN**2) for v in family]
+        mean, variance = _average([math.log(v.metres_per_unit) for v in family], own)
+        logs.append(mean)
+        variances.append(common**2 + variance)
+    mean, variance = _average(logs, variances)
+    return mean, math.sqrt(variance)
+
+
+def _average(values: Sequence[float], variances: Sequence[float]) -> tuple[float, float]:
+    """Mean weighted by precision and its variance, widened when the values scatter more than stated (Birge 1932)."""
+    x, weight = np.array(values), 1 / np.array(variances)
+    mean = float((weight * x).sum() / weight.sum())
+    birge = max(1.0, float((weight * (x - mean) ** 2).sum()) / max(len(x) - 1, 1))
+    return mean, birge / float(weight.sum())
+
+
+def _shared(vote: ScaleVote, options: ScaleOptions) -> float:
+    """The spread that a checkpoint's vote has in common with others of its family; 0 for all other sources."""
+    if not vote.source.startswith("vlm:"):
+        return 0.0
+    shared = options.distance_systematic if vote.source.endswith(" distance") else options.depth_systematic
+    return min(shared, vote.log_sigma)
+
+
 KNOWN_DISTANCE = "known distance"
+
+_LEAST_OWN = 0.002  # spread of a checkpoint's vote beside what it shares with the others
 
 _BIWEIGHT = 6.0  # median deviations (as standard deviations) from which a value counts for nothing
 
