@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from pipelines.train_vision import add_matching, bar_updates, school_tower, taught_mixture
+from pipelines.train_vision import TOWER, add_matching, bar_updates, school_tower, taught_mixture
 from recon.errors import BadInputError, OutputError
 
 LARGE = "qwen3-vl-4b"
@@ -128,6 +129,11 @@ def train(options: TrainOptions) -> None:
     if options.add_matching:
         parts = add_matching(parts, mixture)
     if options.school_vision:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not (options.resume and (options.out / TOWER).is_file()):
+            raise BadInputError(
+                "--school-vision works in one process: run the same command without accelerate until it is done with "
+                "that, and continue it on all GPUs with --resume"
+            )
         dense = school_tower(parts, mixture, options)
         if options.distil:
             mixture = taught_mixture(dense, parts, mixture, options.out, quiet=options.quiet)

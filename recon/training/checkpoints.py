@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -40,7 +41,9 @@ def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model.state_dict()
-    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    gathered: dict[str, Any] = get_model_state_dict(model, options=options)
+    return gathered
 
 
 @torch.no_grad()

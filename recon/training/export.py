@@ -145,7 +145,7 @@ def export_checkpoint(
     )
     copy.set_attn_implementation("sdpa")
     copy.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors writes them for the owner alone
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors writes them for the owner alone
     save_processor(parts.tokenizer, parts.image_processor, folder)
     (folder / PROFILE_FILE).write_text(json.dumps(profile.to_json(), indent=2) + "\n", encoding="utf-8")

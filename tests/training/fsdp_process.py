@@ -36,7 +36,13 @@ def options_for(out: Path, mixture: Path, batch: int) -> TrainOptions:
 
 def environment(rank: int, count: int, port: int) -> dict[str, str]:
     """What ``accelerate launch --config_file docs/fsdp.yaml`` tells a process."""
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    told: dict[str, object] = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_PORT": port,
+    }
     told |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": 1}
     for key, value in yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["fsdp_config"].items():
         told[key.upper().replace("TRANSFORMER_LAYER_CLS", "TRANSFORMER_CLS")] = value
