@@ -124,6 +124,12 @@ def test_bad_options_are_named(options: TrainOptions, change: dict[str, Any], me
         train(replace(options, **change))
 
 
+def test_a_tower_is_not_schooled_by_several_processes(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInputError, match="--school-vision works in one process.*--resume"):
+        train(replace(options, school_vision=2))
+
+
 def test_an_output_that_is_a_file_is_named(options: TrainOptions, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")
