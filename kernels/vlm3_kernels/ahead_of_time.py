@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -51,30 +52,32 @@ class Variant:
     num_stages: int
 
 
-def variants(target: str) -> list[Variant]:
+def variants(target: str, dtype: torch.dtype = torch.bfloat16) -> list[Variant]:
     """All kernels that do matrix products, as launched for Qwen3-VL-4B (8 key-value heads, groups of 4, D 128)."""
-    prefill = attention.PREFILL_TILES[target]
+    pointer = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
     shape = {"NUM_KV": 8, "GROUP": 4, "DIM": 128, "PRECISION": "ieee"}
     made = []
-    for name, function, tiles in (
-        ("prefix_attention_prefill", attention._prefix_attention_prefill, prefill),
-        ("prefix_attention_shared", attention._prefix_attention_shared, attention.SHARED_TILES),
-        ("prefix_attention_own", attention._prefix_attention_own, attention.OWN_TILES),
+    for part, function in (
+        ("prefill", attention._prefix_attention_prefill),
+        ("shared", attention._prefix_attention_shared),
+        ("own", attention._prefix_attention_own),
     ):
+        tiles = attention.tiles_for(part, target, dtype)
         constants = {**shape, "BLOCK_M": tiles.block_m, "BLOCK_N": tiles.block_n}
-        made.append(Variant(name, function, _types(function, constants), constants, tiles.num_warps, tiles.num_stages))
+        types = _types(function, constants, pointer)
+        made.append(Variant(f"prefix_attention_{part}", function, types, constants, tiles.num_warps, tiles.num_stages))
+    sizes = head.tiles_for(dtype)
     constants = {
         "HIDDEN": 2560,
         "SLICE_BLOCKS": head.SLICE_BLOCKS,
-        "BLOCK_M": head.BLOCK_M,
-        "BLOCK_V": head.BLOCK_V,
-        "BLOCK_H": head.BLOCK_H,
+        "BLOCK_M": sizes.block_m,
+        "BLOCK_V": sizes.block_v,
+        "BLOCK_H": sizes.block_h,
         "PRECISION": "ieee",
     }
     function = head._lm_head_blocks
-    made.append(
-        Variant("lm_head_blocks", function, _types(function, constants), constants, head.NUM_WARPS, head.NUM_STAGES)
-    )
+    types = _types(function, constants, pointer)
+    made.append(Variant("lm_head_blocks", function, types, constants, sizes.num_warps, sizes.num_stages))
     return made
 
 
@@ -95,7 +98,7 @@ def build(variant: Variant, target: str) -> Built:
     return Built(variant.name, target, registers, spills, int(compiled.metadata.shared), uses_cores)
 
 
-def _types(function: Any, constants: dict[str, Any]) -> dict[str, str]:
+def _types(function: Any, constants: dict[str, Any], pointer: str) -> dict[str, str]:
     """Argument types by name: what holds indices, statistics or sizes is known by it."""
     special = {
         **dict.fromkeys(("row", "first_token", "num_seen", "span_of_token", "index", "prefix_length"), "*i32"),
@@ -105,7 +108,7 @@ def _types(function: Any, constants: dict[str, Any]) -> dict[str, str]:
         ),
         "scale_log2": "fp32",
     }
-    return {name: "constexpr" if name in constants else special.get(name, "*bf16") for name in function.arg_names}
+    return {name: "constexpr" if name in constants else special.get(name, pointer) for name in function.arg_names}
 
 
 def _ptxas(ptx: str, target: str) -> tuple[int, int]:

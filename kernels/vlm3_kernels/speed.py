@@ -6,6 +6,7 @@ leaves the others alone.
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -51,24 +52,40 @@ class KernelRow:
     gbytes: float | None = None
 
 
+Case = Callable[[], "list[KernelRow]"]
+
+
 def measure(device: torch.device, dtype: torch.dtype, shapes: Shapes | None = None) -> list[dict[str, Any]]:
-    """All cases; a failed one is ``{"name", "error"}``."""
+    """All cases one after the other; see :func:`measure_case`."""
+    return [row for name, case in cases(device, dtype, shapes).items() for row in measure_case(name, case, device)]
+
+
+def cases(device: torch.device, dtype: torch.dtype, shapes: Shapes | None = None) -> dict[str, Case]:
+    """What there is to measure on a device, ours first."""
     s = shapes or Shapes()
-    cases: dict[str, Callable[[], list[KernelRow]]] = {
+    made: dict[str, Case] = {
         "peaks": lambda: peaks(device, dtype, s),
         "prefix_attention prefill": lambda: prefill(device, dtype, s),
         "prefix_attention decode": lambda: decode(device, dtype, s),
         "lm_head": lambda: lm_head(device, dtype, s),
+        "SDPA": lambda: prefill_sdpa(device, dtype, s),
     }
-    rows: list[dict[str, Any]] = []
-    for name, case in cases.items():
-        try:
-            rows += [vars(row) for row in case()]
-        except Exception as error:  # whatever a driver or compiler raises: it is this case's result
-            rows.append({"name": name, "error": f"{type(error).__name__}: {str(error)[:300]}"})
+    if device.type == "cuda":
+        made["FlexAttention"] = lambda: prefill_flex(device, dtype, s)
+        if importlib.util.find_spec("flashinfer") is not None:
+            made["FlashInfer"] = lambda: prefill_flashinfer(device, dtype, s)
+    return made
+
+
+def measure_case(name: str, case: Case, device: torch.device) -> list[dict[str, Any]]:
+    """The case's rows; ``{"name", "error"}`` when it failed."""
+    try:
+        return [vars(row) for row in case()]
+    except Exception as error:  # whatever a driver or compiler raises: it is this case's result
+        return [{"name": name, "error": f"{type(error).__name__}: {str(error)[:300]}"}]
+    finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return rows
 
 
 def median_ms(work: Callable[[], object], device: torch.device, repeats: int = 20) -> float:
@@ -113,44 +130,58 @@ def _keys(device: torch.device, dtype: torch.dtype, s: Shapes, rows: int, room: 
     return Keys(random(*prefix), random(*prefix), random(*own), random(*own))
 
 
+@dataclass(frozen=True)
+class _Prefill:
+    """A packed chunk of question suffixes over the photo; ``prefix_flops`` are the shared part of ``flops``."""
+
+    query: torch.Tensor
+    keys: Keys
+    spans: Spans
+    scale: float
+    flops: float
+    prefix_flops: float
+
+    @staticmethod
+    def make(device: torch.device, dtype: torch.dtype, s: Shapes) -> _Prefill:
+        rows = s.chunk_tokens // s.suffix_tokens
+        spans = Spans.pack(range(rows), [s.suffix_tokens] * rows, [0] * rows, device)
+        keys = _keys(device, dtype, s, rows, s.suffix_tokens, s.num_prefix)
+        query = torch.randn(spans.num_tokens, s.num_heads, s.dim, device=device).to(dtype)
+        flops_per_key = 4.0 * spans.num_tokens * s.num_heads * s.dim
+        own = (s.suffix_tokens + 1) / 2
+        return _Prefill(
+            query, keys, spans, s.dim**-0.5, flops_per_key * (s.num_prefix + own), flops_per_key * s.num_prefix
+        )
+
+
 def prefill(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelRow]:
-    """One packed chunk of question suffixes over the photo, ours and others'."""
-    rows = s.chunk_tokens // s.suffix_tokens
-    spans = Spans.pack(range(rows), [s.suffix_tokens] * rows, [0] * rows, device)
-    keys = _keys(device, dtype, s, rows, s.suffix_tokens, s.num_prefix)
-    query = torch.randn(spans.num_tokens, s.num_heads, s.dim, device=device).to(dtype)
-    scale = s.dim**-0.5
-    seen = s.num_prefix + (s.suffix_tokens + 1) / 2
-    flops = 4 * spans.num_tokens * s.num_heads * s.dim * seen
-    made = [
-        _row("prefill: ours", flops, median_ms(lambda: attention.prefix_attention(query, keys, spans, scale), device))
-    ]
+    """Ours, all of the task."""
+    p = _Prefill.make(device, dtype, s)
+    ms = median_ms(lambda: attention.prefix_attention(p.query, p.keys, p.spans, p.scale), device)
+    return [_row("prefill: ours", p.flops, ms)]
 
-    # Others: the prefix part alone (less work than ours), and the whole task as one masked attention.
-    prefix_flops = 4 * spans.num_tokens * s.num_heads * s.dim * s.num_prefix
-    q = query.transpose(0, 1)[None]
-    k, v = keys.prefix_key[None], keys.prefix_value[None]
+
+def prefill_sdpa(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelRow]:
+    """PyTorch's, the prefix part alone (less work than ours)."""
+    p = _Prefill.make(device, dtype, s)
+    q, k, v = p.query.transpose(0, 1)[None], p.keys.prefix_key[None], p.keys.prefix_value[None]
     sdpa = torch.nn.functional.scaled_dot_product_attention
-    ms = median_ms(lambda: sdpa(q, k, v, scale=scale, enable_gqa=True), device)
-    made.append(_row("prefill: SDPA, prefix part alone", prefix_flops, ms))
-    if device.type == "cuda":
-        made += _attempt(lambda: _flex(q, keys, s, rows, scale, flops, device), "prefill: FlexAttention")
-        made += _attempt(lambda: _flashinfer(query, keys, scale, prefix_flops, device), "prefill: FlashInfer")
-    return made
+    ms = median_ms(lambda: sdpa(q, k, v, scale=p.scale, enable_gqa=True), device)
+    return [_row("prefill: SDPA, prefix part alone", p.prefix_flops, ms)]
 
 
-def _flex(
-    q: torch.Tensor, keys: Keys, s: Shapes, rows: int, scale: float, flops: float, device: torch.device
-) -> KernelRow:
-    """The whole task in compiled FlexAttention with a block mask."""
+def prefill_flex(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelRow]:
+    """All of the task in compiled FlexAttention with a block mask."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+    p = _Prefill.make(device, dtype, s)
     num_prefix, length = s.num_prefix, s.suffix_tokens
 
     def packed(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         return torch.cat([prefix, own.transpose(0, 1).flatten(1, 2)], dim=1)[None]
 
-    k, v = packed(keys.prefix_key, keys.own_key), packed(keys.prefix_value, keys.own_value)
+    q = p.query.transpose(0, 1)[None].contiguous()
+    k, v = packed(p.keys.prefix_key, p.keys.own_key), packed(p.keys.prefix_value, p.keys.own_value)
 
     def visible(b: Any, h: Any, q_index: Any, k_index: Any) -> Any:
         own = k_index - num_prefix
@@ -158,17 +189,18 @@ def _flex(
 
     mask = create_block_mask(visible, None, None, q.shape[2], k.shape[2], device=str(device))
     compiled = torch.compile(flex_attention)
-    ms = median_ms(lambda: compiled(q, k, v, block_mask=mask, scale=scale, enable_gqa=True), device)
-    return _row("prefill: FlexAttention", flops, ms)
+    ms = median_ms(lambda: compiled(q, k, v, block_mask=mask, scale=p.scale, enable_gqa=True), device)
+    return [_row("prefill: FlexAttention", p.flops, ms)]
 
 
-def _flashinfer(query: torch.Tensor, keys: Keys, scale: float, flops: float, device: torch.device) -> KernelRow:
+def prefill_flashinfer(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelRow]:
     """The shared level of FlashInfer's cascade: the prefix part alone."""
     import flashinfer  # type: ignore[import-not-found]
 
-    k, v = keys.prefix_key.transpose(0, 1).contiguous(), keys.prefix_value.transpose(0, 1).contiguous()
-    ms = median_ms(lambda: flashinfer.single_prefill_with_kv_cache(query, k, v, sm_scale=scale), device)
-    return _row("prefill: FlashInfer, prefix part alone", flops, ms)
+    p = _Prefill.make(device, dtype, s)
+    k, v = (t.transpose(0, 1).contiguous() for t in (p.keys.prefix_key, p.keys.prefix_value))
+    ms = median_ms(lambda: flashinfer.single_prefill_with_kv_cache(p.query, k, v, sm_scale=p.scale), device)
+    return [_row("prefill: FlashInfer, prefix part alone", p.prefix_flops, ms)]
 
 
 def decode(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelRow]:
@@ -198,11 +230,3 @@ def lm_head(device: torch.device, dtype: torch.dtype, s: Shapes) -> list[KernelR
 
 def _row(name: str, flops: float, ms: float) -> KernelRow:
     return KernelRow(name, ms, tflops=flops / ms / 1e9)
-
-
-def _attempt(case: Callable[[], KernelRow], name: str) -> list[KernelRow]:
-    """A case of another library, which may not be there or not support the shape: then its time is NaN."""
-    try:
-        return [case()]
-    except Exception as error:
-        return [KernelRow(f"{name} failed: {type(error).__name__}: {str(error)[:80]}", float("nan"))]

@@ -66,12 +66,14 @@ def run(options: Options) -> None:
         report.print_kernels(kernels)
     if str(options.out) in ("", "."):
         return
-    path = options.out / f"{options.what}_{'cuda' if on_gpu else 'cpu'}.json"
+    where = "cuda" if on_gpu else f"cpu_{torch.get_num_threads()}_threads"
+    path = options.out / f"{options.what}_{where}.json"
     data = {
         "benchmark": f"bench {options.what}",
         "options": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()},
         **report.surroundings(on_gpu),
         "load_average": os.getloadavg()[0],
+        "times_faster": report.faster(rows),
         "rows": [asdict(row) for row in rows],
         "kernels": kernels,
     }

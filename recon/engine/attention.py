@@ -75,9 +75,11 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
     """Causal attention of the last Tq of Tk tokens, [1, Hq, Tq, D]; linear memory in Tk."""
     num_queries, num_keys = query.shape[2], key.shape[2]
     sdpa = torch.nn.functional.scaled_dot_product_attention
-    gqa = query.shape[1] != key.shape[1]
+    group = query.shape[1] // key.shape[1]
     if num_queries == num_keys:
-        return sdpa(query, key, value, is_causal=True, scale=scale, enable_gqa=gqa)
+        return sdpa(query, key, value, is_causal=True, scale=scale, enable_gqa=group > 1)
+    # With a mask CUDA's fused attention takes no grouped heads, and what it falls back on holds all scores in memory.
+    key, value = (tensor.repeat_interleave(group, dim=1) for tensor in (key, value))
     out = torch.empty_like(query)
     columns = torch.arange(num_keys, device=query.device)
     for begin in range(0, num_queries, _QUERY_CHUNK):
@@ -86,7 +88,7 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
         visible = num_keys - num_queries + end  # keys after it are hidden from the whole chunk
         mask = columns[None, :visible] <= last[:, None]
         out[:, :, begin:end] = sdpa(
-            query[:, :, begin:end], key[:, :, :visible], value[:, :, :visible], mask, scale=scale, enable_gqa=gqa
+            query[:, :, begin:end], key[:, :, :visible], value[:, :, :visible], mask, scale=scale
         )
     return out
 

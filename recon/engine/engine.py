@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -122,7 +123,7 @@ class Engine:
         if not questions:
             return []
         limits = [self._limit(question) for question in questions]
-        with torch.inference_mode():
+        with torch.inference_mode(), _current(self._runner.device):
             prompts = self._prompts.encode([question.text for question in questions], len(images))
             num_shared = common_prefix_length(prompts)
             prefix = self._prefix(self._segments(images, prompts[0][:num_shared]))
@@ -243,6 +244,13 @@ class Engine:
 
 
 def _default_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _GPU_MEMORY_SHARE)
-    return _CPU_MEMORY_BYTES
+    if device.type != "cuda":
+        return _CPU_MEMORY_BYTES
+    # What PyTorch holds without using it is free too, though the driver does not know it.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int((torch.cuda.mem_get_info(device)[0] + unused) * _GPU_MEMORY_SHARE)
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: Triton launches on that, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

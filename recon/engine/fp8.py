@@ -43,9 +43,11 @@ class Fp8Linear(nn.Module):
         if x.device.type == "cpu":
             out = ((rows.float() @ self.weight8.float().T) * scale * self.weight_scale.T).to(x.dtype)
         else:
+            # With a scale per row the product comes in bfloat16 alone.
+            weight_scale = self.weight_scale.t().contiguous()
             out = torch._scaled_mm(
-                rows, self.weight8.t(), scale_a=scale, scale_b=self.weight_scale.t().contiguous(), out_dtype=x.dtype
-            )
+                rows, self.weight8.t(), scale_a=scale, scale_b=weight_scale, out_dtype=torch.bfloat16
+            ).to(x.dtype)
         out = out.unflatten(0, x.shape[:-1])
         return out if self.bias is None else out + self.bias
 

@@ -8,6 +8,7 @@ take longer than their work.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from recon.engine.forward import TextRunner
 from recon.engine.keyvalues import KeyValues, SuffixSlab
 from recon.engine.prefix import Prefix
 from recon.engine.tape import Floats, Ints
+
+logger = logging.getLogger(__name__)
 
 FIXED_SIZES = (8, 16, 32, 64, 128, 256, 512)  # tokens per pass; above, the work hides the launches
 _PREFIX_STEP = 1024  # prefixes are kept in room for a multiple of it, so that graphs outlive the photo
@@ -74,13 +77,16 @@ class PlainSteps:
 class FixedSteps:
     """Passes of a few fixed sizes in fixed buffers; recorded as CUDA graphs when ``record`` is set.
 
-    The slab must have one row more than there are questions: tokens that pad a pass write there.
+    The slab must have one row more than there are questions: tokens that pad a pass write there. Where a recording
+    fails, passes are plain from then on.
     """
 
     def __init__(self, runner: TextRunner, chooser: Chooser, record: bool) -> None:
         self._runner = runner
         self._chooser = chooser
+        self._plain = PlainSteps(runner, chooser)
         self._record = record
+        self._failed = False
         self._prefix: KeyValues | None = None  # with room behind the tokens
         self._filled_from: KeyValues | None = None
         self._passes: dict[tuple[int, int], _FixedPass] = {}
@@ -88,10 +94,12 @@ class FixedSteps:
         self._slab: weakref.ref[SuffixSlab] | None = None
         self._slab_version = 0
         self._pool: Any = None  # CUDA's handle of the memory that all graphs share
+        # Not PyTorch's common one: freeing a graph frees the workspace of its stream's products, whoever uses it.
+        self._stream: Any = None
 
     def fits(self, batch: Batch) -> bool:
         """Whether a pass is small enough."""
-        return len(batch.ids) <= FIXED_SIZES[-1] and int(batch.lengths.max()) <= SHORT_SPAN_TOKENS
+        return not self._failed and len(batch.ids) <= FIXED_SIZES[-1] and int(batch.lengths.max()) <= SHORT_SPAN_TOKENS
 
     def run(self, prefix: Prefix, slab: SuffixSlab, batch: Batch) -> tuple[Ints, Floats]:
         """As :meth:`PlainSteps.run`."""
@@ -108,11 +116,27 @@ class FixedSteps:
         fixed.fill(batch, prefix, spare_row=slab.num_rows - 1)
         if not self._record:
             return to_host(*fixed.run(self._prefix, slab, len(batch.ids), groups=True))
-        if fixed.graph is None:
-            self._pool = fixed.record(self._prefix, slab, self._pool)
+        if fixed.graph is None and not self._recorded(fixed, slab):
+            return self._plain.run(prefix, slab, batch)
         assert fixed.graph is not None
         fixed.graph.replay()
         return to_host(*(t[: len(batch.ids)] for t in fixed.outputs))
+
+    def _recorded(self, fixed: _FixedPass, slab: SuffixSlab) -> bool:
+        """Records a pass; False, and never again, when that fails."""
+        assert self._prefix is not None
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._runner.device)
+        try:
+            self._pool = fixed.record(self._prefix, slab, self._stream, self._pool)
+        except torch.OutOfMemoryError:
+            self.clear()
+            raise
+        except RuntimeError as error:
+            logger.warning("CUDA graphs are off: recording failed (%s)", " ".join(str(error).split())[:200])
+            self._failed = True
+            self.clear()
+        return not self._failed
 
     def clear(self) -> None:
         """Forgets the graphs and gives the prefix's room back."""
@@ -124,8 +148,7 @@ class FixedSteps:
         if self._filled_from is source:
             return
         if self._prefix is None or self._prefix.num_tokens < source.num_tokens:
-            self._passes.clear()
-            self._prefix = None
+            self.clear()  # the graphs' memory pool too: it ends with its last graph
             room = -(-source.num_tokens // _PREFIX_STEP) * _PREFIX_STEP
             self._prefix = source.with_room(room)
         self._prefix.fill(source)
@@ -195,16 +218,16 @@ class _FixedPass:
         token, figures = self._chooser.choose(hidden)
         return token[:num_tokens], figures[:num_tokens]
 
-    def record(self, prefix: KeyValues, slab: SuffixSlab, pool: Any) -> Any:
-        """Records the pass as a graph in the given memory pool; returns the pool."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+    def record(self, prefix: KeyValues, slab: SuffixSlab, stream: Any, pool: Any) -> Any:
+        """Records the pass as a graph on a stream and in a memory pool; returns the pool."""
+        device = self._runner.device
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # kernels are compiled and libraries made ready outside the recording
             self.run(prefix, slab, self._size, groups=False)
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
             self.outputs = self.run(prefix, slab, self._size, groups=False)
         self.graph = graph
         return graph.pool()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from recon.engine.checkpoint import Checkpoint
 from recon.engine.decoding import WaveDecoder
@@ -84,3 +85,34 @@ def test_a_new_slab_starts_anew_wherever_it_stands(
     kept = list(steps._passes.values())
     engine.ask(cases[0].images, cases[0].questions[:36])  # needs a larger slab
     assert not any(made is old for made in steps._passes.values() for old in kept)
+
+
+def test_passes_are_plain_where_recording_fails(
+    checkpoint: Checkpoint, cases: list[Case], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self, prefix, slab, stream, pool):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr("recon.engine.steps._FixedPass.record", fails)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    engine = fixed_engine(checkpoint)
+    fixed_steps(engine.decoder)._record = True
+    answers = engine.ask(cases[0].images, cases[0].questions)
+    assert [answer.token_ids for answer in answers] == cases[0].expected
+    assert [r.message for r in caplog.records if "CUDA graphs are off" in r.message] != []
+    assert engine.decoder.stats.num_fixed_steps == 1  # the failed one; it was not tried again
+
+
+def test_a_longer_prefix_forgets_the_pool_of_its_graphs(checkpoint: Checkpoint, cases: list[Case]) -> None:
+    """CUDA's allocator refuses the handle of a pool whose graphs are gone."""
+    engine = fixed_engine(checkpoint)
+    engine.ask(cases[0].images, cases[0].questions[:8])
+    steps = fixed_steps(engine.decoder)
+    steps._pool = "a handle"
+    assert steps._prefix is not None
+    short = steps._prefix.num_tokens
+    with torch.inference_mode():
+        steps._fill_prefix(steps._prefix.with_room(short))
+        assert steps._pool == "a handle"
+        steps._fill_prefix(steps._prefix.with_room(short + 1))
+    assert (steps._pool, steps._passes) == (None, {})

@@ -98,6 +98,16 @@ def test_lm_head_takes_the_first_of_equal_logits() -> None:
     assert got.margin.tolist() == [0.0, 0.0]
 
 
+def test_nothing_asked_gives_nothing() -> None:
+    query, keys, _ = attention_case([1], [0], 5, 4, torch.float32)
+    nothing = Spans.pack([], [], [])
+    assert kernel.prefix_attention(query[:0], keys, nothing, 0.2).shape == (0, 8, 32)
+    assert reference.prefix_attention(query[:0], keys, nothing, 0.2).shape == (0, 8, 32)
+    hidden, weight = torch.zeros(0, 16), torch.zeros(512, 16)
+    for choose in (head_kernel.lm_head, head_reference.lm_head):
+        assert [len(column) for column in choose(hidden, weight)] == [0, 0, 0, 0]
+
+
 def test_reference_equals_plain_attention() -> None:
     """The twin itself, against softmax written out per token."""
     query, keys, spans = attention_case([3, 1, 8], [2, 0, 5], 10, 4, torch.float32)

@@ -22,16 +22,20 @@ def test_all_ways_give_the_same_tokens(tmp_path: Path, capsys: pytest.CaptureFix
     profile = json.dumps(checkpoint.profile.to_json())
     (tmp_path / "model" / "vlm3_profile.json").write_text(profile)
     out = tmp_path / "results"
-    few = bench.Options("engine", str(tmp_path / "model"), num_questions=12, num_baseline=4, repeats=1, device="cpu")
+    few = bench.Options(
+        "engine", str(tmp_path / "model"), num_questions=12, num_baseline=4, repeats=1, device="cpu", threads=1
+    )
     bench.run(dataclasses.replace(few, out=out))
-    data = json.loads((out / "engine_cpu.json").read_text())
+    data = json.loads((out / "engine_cpu_1_threads.json").read_text())
     assert data["gpu_figures"] == "not measured"
+    assert data["times_faster"]["(a)"] == data["rows"][3]["questions_per_s"] / data["rows"][0]["questions_per_s"]
+    assert list(data["times_faster"]) == ["(a)", "(b)", "(c)"]
     assert [row["name"][:3] for row in data["rows"]] == ["(a)", "(b)", "(c)"] + ["(d)"] * 6
     assert all(row["same_tokens_as_a"] == 1.0 for row in data["rows"])
     assert [row["num_questions"] for row in data["rows"]] == [4] + [12] * 8
     said = capsys.readouterr().out
     assert "(a) generate per question" in said
-    assert str(out / "engine_cpu.json") in said
+    assert str(out / "engine_cpu_1_threads.json") in said
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:

@@ -9,14 +9,34 @@ of Milakov & Gimelshein 2018). ``_lm_head_merge`` joins the slices. Equal logits
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 
 from vlm3_kernels.lm_head.reference import HeadOutput
 
-BLOCK_M, BLOCK_V, BLOCK_H, NUM_WARPS, NUM_STAGES = 128, 128, 64, 8, 3
 SLICE_BLOCKS = 16  # vocabulary blocks per program: 152 k entries make 75 slices
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tile sizes in tokens, vocabulary entries and hidden units; warps and pipeline stages."""
+
+    block_m: int = 128
+    block_v: int = 128
+    block_h: int = 64
+    num_warps: int = 8
+    num_stages: int = 3
+
+
+TILES = Tiles()
+FLOAT32_TILES = Tiles(32, 64, 32, num_warps=4, num_stages=1)  # no tensor cores: unrolled products spill in large tiles
+
+
+def tiles_for(dtype: torch.dtype) -> Tiles:
+    return FLOAT32_TILES if dtype.itemsize > 2 else TILES
 
 
 @triton.jit
@@ -100,7 +120,8 @@ def lm_head(hidden: torch.Tensor, weight: torch.Tensor) -> HeadOutput:
     hidden = hidden.contiguous()
     if not weight.is_contiguous():
         raise ValueError("weight must be contiguous")
-    num_slices = triton.cdiv(num_vocab, BLOCK_V * SLICE_BLOCKS)
+    tiles = tiles_for(hidden.dtype)
+    num_slices = triton.cdiv(num_vocab, tiles.block_v * SLICE_BLOCKS)
 
     def per_slice(dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(num_slices, num_tokens, dtype=dtype, device=hidden.device)
@@ -112,10 +133,11 @@ def lm_head(hidden: torch.Tensor, weight: torch.Tensor) -> HeadOutput:
     )
     if num_tokens == 0:
         return out
-    _lm_head_blocks[(triton.cdiv(num_tokens, BLOCK_M), num_slices)](
+    _lm_head_blocks[(triton.cdiv(num_tokens, tiles.block_m), num_slices)](
         hidden, weight, best, second, index, total, num_tokens, num_vocab, num_slices,
-        HIDDEN=num_hidden, SLICE_BLOCKS=SLICE_BLOCKS, BLOCK_M=BLOCK_M, BLOCK_V=BLOCK_V, BLOCK_H=BLOCK_H,
-        PRECISION="ieee", num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+        HIDDEN=num_hidden, SLICE_BLOCKS=SLICE_BLOCKS,
+        BLOCK_M=tiles.block_m, BLOCK_V=tiles.block_v, BLOCK_H=tiles.block_h,
+        PRECISION="ieee", num_warps=tiles.num_warps, num_stages=tiles.num_stages,
     )  # fmt: skip
     _lm_head_merge[(triton.cdiv(num_tokens, 128),)](
         best, second, index, total, *out, num_tokens, num_slices, BLOCK_M=128, num_warps=4

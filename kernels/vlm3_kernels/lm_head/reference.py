@@ -37,10 +37,11 @@ def _choose(logits: torch.Tensor) -> HeadOutput:
     """The figures of logits [T, V], which are overwritten."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     # Finding a maximum's place costs ten times as much as finding it: so first the best block, then the place in it.
-    blocks = logits.view(len(logits), -1, math.gcd(logits.shape[1], _LARGEST_BLOCK))
+    size = math.gcd(logits.shape[1], _LARGEST_BLOCK)
+    blocks = logits.view(len(logits), logits.shape[1] // size, size)
     best, block = blocks.amax(dim=-1).max(dim=-1)  # the first of equal blocks
     place = blocks[torch.arange(len(logits), device=logits.device), block].argmax(dim=-1)
-    token = block * blocks.shape[-1] + place
+    token = block * size + place
     second = logits.scatter_(1, token[:, None], float("-inf")).amax(dim=-1)
     others = logits.sub_(best[:, None]).exp_().sum(dim=-1)  # relative to the best, whose own share is 1
     return HeadOutput(token, best, best + others.log1p(), best - second)

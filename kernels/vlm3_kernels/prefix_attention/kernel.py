@@ -19,7 +19,7 @@ All offsets into keys and values are 64-bit: a slab of 3072 questions exceeds 2^
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -186,6 +186,15 @@ PREFILL_TILES = {
 }
 SHARED_TILES = Tiles(block_m=64, num_warps=4)
 OWN_TILES = Tiles(block_m=16, block_n=64, num_warps=2)
+# Exact float32 products use no tensor cores: they are unrolled, and large tiles would spill and compile for minutes.
+FLOAT32_TILES = Tiles(block_m=16, block_n=16, num_warps=4, num_stages=1)
+
+
+def tiles_for(part: str, architecture: str, dtype: torch.dtype) -> Tiles:
+    """Tiles of a kernel, ``prefill``, ``shared`` or ``own``."""
+    if dtype.itemsize > 2:
+        return FLOAT32_TILES
+    return {"prefill": PREFILL_TILES[architecture], "shared": SHARED_TILES, "own": OWN_TILES}[part]
 
 
 def _architecture(device: torch.device) -> str:
@@ -220,6 +229,9 @@ def prefix_attention(query: torch.Tensor, keys: Keys, spans: Spans, scale: float
     # Without it float32 products would run in TF32 and leave the contract of exact float32.
     fixed: dict[str, Any] = {"NUM_KV": num_kv, "GROUP": group, "DIM": dim, "PRECISION": "ieee"}
 
+    architecture = _architecture(query.device)
+    prefill, shared, own = (tiles_for(part, architecture, query.dtype) for part in ("prefill", "shared", "own"))
+
     def grid(tiles: Tiles) -> tuple[int, int]:
         return triton.cdiv(num_tokens * group, tiles.block_m), num_kv
 
@@ -236,7 +248,6 @@ def prefix_attention(query: torch.Tensor, keys: Keys, spans: Spans, scale: float
     if spans.longest > SHORT_SPAN_TOKENS:
         if spans.prefix_length is not None:
             raise ValueError(f"spans in buffers of fixed size have at most {SHORT_SPAN_TOKENS} tokens")
-        prefill = PREFILL_TILES[_architecture(query.device)]
         lengths = (spans.first_token[1:] - spans.first_token[:-1]).long()
         span_of_token = torch.repeat_interleave(lengths, output_size=num_tokens).to(torch.int32)
         _prefix_attention_prefill[grid(prefill)](
@@ -252,17 +263,16 @@ def prefix_attention(query: torch.Tensor, keys: Keys, spans: Spans, scale: float
     prefix_length = spans.prefix_length
     if prefix_length is None:
         prefix_length = torch.full((1,), num_prefix, dtype=torch.int32, device=query.device)
-    _prefix_attention_shared[grid(SHARED_TILES)](
+    _prefix_attention_shared[grid(shared)](
         query, prefix_key, prefix_value, prefix_length, state_acc, state_max, state_sum,
         num_tokens, num_prefix, scale_log2,
-        **launch(SHARED_TILES),
+        **launch(shared),
     )  # fmt: skip
-    rows = max(OWN_TILES.block_m, triton.next_power_of_2(spans.longest * group))
-    own = launch(OWN_TILES) | {"BLOCK_M": rows}
+    rows = max(own.block_m, triton.next_power_of_2(spans.longest * group))
     _prefix_attention_own[(num_spans, num_kv)](
         query, own_key, own_value, state_acc, state_max, state_sum, out,
         spans.row, spans.first_token, spans.num_seen,
         capacity, scale_log2,
-        **own,
+        **launch(replace(own, block_m=rows)),
     )  # fmt: skip
     return out
