@@ -65,7 +65,7 @@ def close(mesh: Mesh, voxel_m: float) -> ClosedMesh:
     # One thread: with more the order of the vertices, and their last digits, change from run to run.
     made, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=1)
     closed = _near_pieces(Mesh(np.asarray(made.vertices), np.asarray(made.triangles).astype(np.int32)), vertices)
-    closed = split_crowded_edges(closed)
+    closed = split_crowded_edges(capped(closed))
     if not is_closed(closed.faces):
         raise SurfaceError(
             f"--watertight: {open_edges(closed.faces)} edges of the surface stay open; leave the option out, or take "
@@ -97,6 +97,27 @@ def open_edges(faces: NDArray[np.integer]) -> int:
     back = (there % base) * base + there // base
     met = np.isin(back, there[count == 1]) & (count == 1)
     return int(count[~met].sum())
+
+
+def capped(mesh: Mesh) -> Mesh:
+    """The mesh with a fan of triangles over each hole, from the middle of its border.
+
+    What Poisson reconstruction leaves open lies in the border of its box, where scattered surfaces have no lid.
+    """
+    vertices, faces = np.asarray(mesh.vertices_world_m), mesh.faces
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
+    keys, back = edges[:, 0] * len(vertices) + edges[:, 1], edges[:, 1] * len(vertices) + edges[:, 0]
+    border = edges[~np.isin(keys, back)]  # [E, 2]
+    if len(border) == 0:
+        return mesh
+    number = len(vertices)
+    graph = coo_matrix((np.ones(len(border), dtype=np.int8), tuple(border.T)), shape=(number, number))
+    _, labels = connected_components(graph, directed=False)
+    _, hole = np.unique(labels[border[:, 0]], return_inverse=True)  # [E]
+    sums = np.stack([np.bincount(hole, vertices[border[:, 0], axis]) for axis in range(3)], axis=-1)
+    middles = sums / np.bincount(hole)[:, None]
+    fans = np.stack([border[:, 1], border[:, 0], number + hole], axis=-1)
+    return Mesh(np.concatenate([vertices, middles]), np.concatenate([faces, fans]).astype(np.int32))
 
 
 def split_crowded_edges(mesh: Mesh) -> Mesh:

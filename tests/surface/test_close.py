@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from recon.surface.close import close, is_closed, open_edges, split_crowded_edges
+from recon.surface.close import capped, close, is_closed, open_edges, split_crowded_edges
 from recon.surface.mesh import compact, with_normals
 from recon.surface.types import Mesh
 
@@ -40,6 +40,30 @@ def test_closed_is_every_edge_twice_in_opposite_ways():
     turned[0] = turned[0, ::-1]
     assert open_edges(turned) == 6
     assert not is_closed(np.empty((0, 3), dtype=np.int32))
+
+
+def test_a_hole_gets_a_fan():
+    vertices, faces = tetrahedron()
+    mesh = capped(Mesh(vertices, faces[:3]))
+    assert is_closed(mesh.faces)
+    np.testing.assert_allclose(mesh.vertices_world_m[4], [1 / 3, 1 / 3, 1 / 3])
+    assert volume_of(mesh) == pytest.approx(1 / 6)
+    whole = Mesh(vertices, faces)
+    assert capped(whole) is whole
+
+
+def test_scattered_pieces_are_closed_too():
+    """Small patches far apart, as of a street: the lid does not reach, and the solution runs into its box."""
+    ball = patch(1.0, lambda p: (p[:, 0] > 0.5) & (p[:, 2] > -0.5))
+    vertices, faces = np.asarray(ball.vertices_world_m), ball.faces
+    places = [np.array([9.0 * k, 5.0 * (k % 2), 0.0]) for k in range(4)]
+    many = Mesh(
+        np.concatenate([vertices + place for place in places]),
+        np.concatenate([faces + k * len(vertices) for k in range(4)]).astype(np.int32),
+    )
+    closed = close(with_normals(many), 0.2)
+    assert is_closed(closed.mesh.faces)
+    assert closed.kept_share > 0.9
 
 
 def test_two_bodies_that_touch_along_an_edge_are_parted():
