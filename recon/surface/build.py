@@ -24,14 +24,12 @@ from recon.surface.consensus import agreed
 from recon.surface.consistency import contradicted, count_consistent, remove_speckles
 from recon.surface.densify import complete, dense_depth, photo_to_frame, sensor_depth
 from recon.surface.frames import Frame, choose_neighbours, make_frame
-from recon.surface.fuse import fuse
 from recon.surface.grid import plan_grid
-from recon.surface.mesh import clean, color_vertices, facing_cameras, simplify
 from recon.surface.multiview import Prior, refine
 from recon.surface.options import FuseOptions, SurfaceOptions
 from recon.surface.rims import rims
 from recon.surface.store import DepthStore, StoredDepthMaps
-from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, PointCloud
 from recon.types import DepthSamples, ImageArray, Rejected, Scene
 
 logger = logging.getLogger(__name__)
@@ -109,19 +107,6 @@ def build_depth_maps(
             + (f" ({rejected[0].name}: {rejected[0].reason})" if rejected else "")
         )
     return SurfaceDepth(StoredDepthMaps(store, "final", finished), tuple(rejected))
-
-
-def build_mesh(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: Progress | None = None) -> Mesh:
-    """Fuse depth maps into a clean, coloured mesh with normals towards the cameras.
-
-    Raises:
-        SurfaceError: the maps support no surface.
-    """
-    plan = plan_grid(depth_maps, options)
-    mesh = clean(fuse(depth_maps, options, progress, plan), options)
-    mesh = facing_cameras(mesh, depth_maps)
-    mesh = color_vertices(mesh, depth_maps, options, plan.truncation_m)
-    return mesh if options.target_faces is None else simplify(mesh, options.target_faces)
 
 
 def build_cloud(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: Progress | None = None) -> PointCloud:

@@ -8,11 +8,13 @@ import pytest
 
 from recon.errors import ReconError, SurfaceError
 from recon.surface import backend
-from recon.surface.build import Photos, build_cloud, build_depth_maps, build_mesh
+from recon.surface.build import Photos, build_cloud, build_depth_maps
+from recon.surface.close import is_closed
+from recon.surface.meshing import build_mesh
 from recon.surface.options import FuseOptions, MultiviewOptions, SurfaceOptions
 from recon.surface.store import FolderDepthStore, MemoryDepthStore, StoredDepthMaps, read_depth_map
 from recon.types import DepthSamples
-from tests.surface.scenes import plane_maps, scene_of
+from tests.surface.scenes import plane_maps, scene_of, sphere_maps
 
 OPTIONS = SurfaceOptions(
     multiview=MultiviewOptions(min_speckle_px=20), fuse=FuseOptions(voxel_m=0.03, min_component_faces=20), device="cpu"
@@ -52,7 +54,7 @@ def test_photos_alone_give_depth_and_a_mesh_on_the_plane(plane):
         error = np.abs(depth_map.depth_m / maps[depth_map.name].depth_m - 1)[known]
         assert np.median(error) < 0.003
         assert (depth_map.confidence[~known] == 0).all()
-    mesh = build_mesh(result.depth_maps, OPTIONS.fuse)
+    mesh = build_mesh(result.depth_maps, OPTIONS.fuse).mesh
     normal = np.array([0.5, 0.2, -1.0]) / np.linalg.norm([0.5, 0.2, -1.0])
     distance = np.abs(mesh.vertices_world_m @ normal - normal @ np.array([0.0, 0.0, 2.0]))
     assert np.percentile(distance, 95) < 0.01
@@ -117,7 +119,7 @@ def test_one_photo_with_a_trusted_prior_gives_a_surface(plane):
     result = build_depth_maps(alone, photos_of(maps), samples, OPTIONS, MemoryDepthStore())
     error = np.abs(result.depth_maps[0].depth_m / maps["view0.jpg"].depth_m - 1)
     assert error.mean() < 0.02  # the points in view correct the factor
-    mesh = build_mesh(result.depth_maps, OPTIONS.fuse)
+    mesh = build_mesh(result.depth_maps, OPTIONS.fuse).mesh
     normal = np.array([0.5, 0.2, -1.0]) / np.linalg.norm([0.5, 0.2, -1.0])
     distance = np.abs(mesh.vertices_world_m @ normal - normal @ np.array([0.0, 0.0, 2.0]))
     assert np.percentile(distance, 95) < 0.06
@@ -219,3 +221,14 @@ def test_missing_system_libraries_are_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", broken)
     with pytest.raises(ReconError, match=r"libusb-1\.0\.so\.0.*apt-get install -y libusb-1\.0-0 libgl1"):
         backend.open3d()
+
+
+def test_what_is_asked_of_the_mesh_is_done_and_said():
+    maps = sphere_maps()
+    options = FuseOptions(voxel_m=0.04, min_component_faces=20, watertight=True, remove_sky=True)
+    built = build_mesh(maps, options)
+    assert is_closed(built.mesh.faces)
+    assert [note.split(":")[0] for note in built.notes] == ["sky was left out", "the mesh is watertight"]
+    assert "follows 100% of the area that photos show" in built.notes[1]
+    assert len(built.mesh.colors) == len(built.mesh.vertices_world_m)
+    assert build_mesh(maps, FuseOptions(voxel_m=0.04, min_component_faces=20)).notes == ()
