@@ -95,6 +95,10 @@ class OracleModel(TaskModel):
         return self._offered
 
     @property
+    def too_coarse(self) -> str:
+        return ""
+
+    @property
     def trusted(self) -> bool:
         return True
 

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tyro
 
 import benchmarks.oracle as oracle
+from pipelines.models import TaskModel
+from recon.synth.oracle import Oracle, OracleView
+from recon.types import Camera
 
 
 class _Done:
@@ -57,3 +61,20 @@ def test_several_further_options_all_count() -> None:
     assert options.more == ("--match-budget=24", "--budget=8")
     with pytest.raises(SystemExit, match="no such variant"):
         oracle.main(oracle.Options("synthetic", variants=("best",)))
+
+
+def test_the_oracle_answers_all_that_is_asked_of_a_checkpoint() -> None:
+    """A property that a task's checkpoint gains and the oracle does not have would need options it has none of."""
+    view = OracleView(
+        "a.png",
+        np.zeros((6, 8, 3), np.uint8),
+        Camera.pinhole(8, 6, 8, 8, 4, 3),
+        np.ones((6, 8), np.float32),
+        np.eye(3, 4),
+    )
+    model = oracle.OracleModel("pose", Oracle([view], oracle.public_profile()), True, "0")
+    for name, value in vars(TaskModel).items():
+        if isinstance(value, property):
+            getattr(model, name)
+    assert model.too_coarse == ""
+    assert model.trusted
