@@ -37,7 +37,7 @@ _EXPECTED_ANSWER_TOKENS = 48
 _LARGEST_WAVE = 4096
 _NUM_SCOUTS = 8  # questions decoded first, for their templates
 _LONG_ANSWER_TOKENS = 32  # a limit from which on answers may hold enough fixed text for scouts to pay
-_CPU_CHUNK_TOKENS, _GPU_CHUNK_TOKENS = 1024, 8192
+_CPU_CHUNK_TOKENS, _GPU_CHUNK_TOKENS = 2048, 8192
 
 
 @dataclass(frozen=True)
