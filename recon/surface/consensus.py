@@ -33,7 +33,7 @@ def agreed(depth_map: DepthMap, neighbours: Sequence[DepthMap], fill_confidence:
     rows, columns = np.nonzero(filled)
     if len(rows) == 0 or len(neighbours) == 0:
         return depth_map.depth_m
-    x, y = columns + 0.5, rows + 0.5
+    x, y = columns.astype(np.float64) + 0.5, rows.astype(np.float64) + 0.5
     own = np.log(depth_map.depth_m[rows, columns].astype(np.float64))  # [N]
     offsets, weights = [np.zeros(len(own))], [np.full(len(own), _FILLED_SIGMA**-2)]
     for other in neighbours:
