@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from recon.evidence.features import verified_counts
 from recon.mapping.model import MapModel, from_reconstruction
 
 _log = logging.getLogger(__name__)
@@ -148,9 +150,9 @@ def _attempt(
             models = pycolmap.global_mapping(database, images_dir, output, wide)
         else:
             settings = _incremental(options, step.lenient, constant)
-            with pycolmap.Database.open(database) as opened:
-                # Points that only two photos see hold nothing together, unless there are only two photos.
-                settings.triangulation.ignore_two_view_tracks = opened.num_images() > 2
+            # Points that only two photos see hold nothing together, unless no third photo matches any two.
+            partners = Counter(name for pair in verified_counts(database) for name in pair)
+            settings.triangulation.ignore_two_view_tracks = max(partners.values(), default=0) > 1
             models = pycolmap.incremental_mapping(database, images_dir, output, settings)
     ordered = sorted(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True)
     return Attempt(step.name, tuple(m for m in ordered if m.num_reg_images() >= 2 and m.num_points3D() > 0))
