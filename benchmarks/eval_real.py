@@ -8,6 +8,7 @@ curation, z-depth) and ``gt/pairs.json`` beside ``images/``. Only figures are wr
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import tyro
 from benchmarks.provenance import provenance
 from pipelines.eval.command import Options as EvalOptions
 from pipelines.eval.command import evaluate
-from pipelines.models import ModelOptions, TaskModel
+from pipelines.models import ModelOptions, TaskModel, local_folder
 from recon.types import Task
 
+WEIGHTS = "model.safetensors"
 RESULTS = Path(__file__).parent / "results" / "eval_real.json"
 
 
@@ -48,10 +50,17 @@ def main(options: Options) -> dict[str, Any]:
         result[f"pose of {pairs} by {options.model}"] = _figures("pose", options.scannet_pairs, models)
     result[f"pose of {pairs} by SIFT"] = _figures("pose", options.scannet_pairs, models, "sift")
     command = f"python -m benchmarks.eval_real --ibims FOLDER --scannet-pairs FOLDER --model {options.model}"
-    written = {**provenance(command), "results": result}
+    written = {**provenance(command), "weights_sha256": _weights_digest(options.model), "results": result}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return written
+
+
+def _weights_digest(model: str) -> str | None:
+    """SHA-256 of a local checkpoint's weights, so that one sees which weights the figures are of."""
+    folder = local_folder(model)
+    file = folder / WEIGHTS if folder is not None else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None
 
 
 def _figures(task: Task, folder: Path, models: ModelOptions, baseline: Any = "none") -> dict[str, Any]:
