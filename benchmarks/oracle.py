@@ -199,8 +199,10 @@ def main(options: Options) -> dict[str, Any]:
     if unknown:
         raise SystemExit(f"--variants: no such variant {', '.join(sorted(unknown))}; accepted: {', '.join(VARIANTS)}")
     runs: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}
     if options.out is not None and options.out.is_file():
-        runs = json.loads(options.out.read_text(encoding="utf-8"))["runs"]
+        kept = json.loads(options.out.read_text(encoding="utf-8"))
+        runs = kept["runs"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +219,7 @@ def main(options: Options) -> dict[str, Any]:
                     row = pool.submit(run_one, scene or options.data / "redkitchen-a", folder, seed, variant, options)
                     runs.append(settings | row.result() | {"commit": _measured()["commit"]})
                     print(json.dumps(runs[-1], indent=2), file=sys.stderr, flush=True)
-                    _write(options, runs)
+                    _write(options, kept, runs)
     return {**_measured(), "runs": runs}
 
 
@@ -237,11 +239,11 @@ def row_settings(options: Options, seed: int, variant: str) -> dict[str, Any]:
     }
 
 
-def _write(options: Options, runs: list[dict[str, Any]]) -> None:
+def _write(options: Options, kept: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         partial = options.out.with_suffix(".tmp")
-        partial.write_text(json.dumps({**_measured(), "runs": runs}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({**kept, **_measured(), "runs": runs}, indent=1) + "\n", encoding="utf-8")
         partial.replace(options.out)
 
 
