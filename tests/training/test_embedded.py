@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 import recon
+from benchmarks.eval_embedded import RECORDED, Options, main
 from recon.cameras.pixels import containing_pixels
 from recon.engine.checkpoint import load_checkpoint
 from recon.engine.engine import Engine, EngineOptions
@@ -21,16 +22,21 @@ from recon.questions.profile import load_profile
 from recon.synth.dataset import split_seed
 from recon.training.pool import render_pooled_view
 from recon.training.tokenizer import coordinate_tokens
+from recon.types import Task
 
 FOLDER = Path(recon.__file__).parent / "assets" / "embedded"
-FIGURES = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "embedded_depth.json"
-MAX_BYTES = 14_000_000
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+FIGURES, ALL_FIGURES = RESULTS / "embedded_depth.json", RESULTS / "eval_embedded.json"
+MAX_BYTES = 16_100_000
+MAX_FILE_BYTES = 16_000_000
 NUM_ROOMS, NUM_QUESTIONS = 100, 16
+NUM_PAIRS = 24
 
 
 def test_the_folder_is_small_and_holds_no_pickle() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+    assert max(path.stat().st_size for path in files) < MAX_FILE_BYTES
     assert {path.suffix for path in files} <= {".json", ".jinja", ".safetensors", ".md"}
 
 
@@ -51,7 +57,10 @@ def test_it_says_what_it_is_good_for() -> None:
     assert profile.dialect == "recon-1"
     assert not profile.trusted_on_photos
     assert "procedural" in profile.trained_on
-    assert "depth" in profile.tasks
+    assert set(profile.tasks) == {"depth", "match", "pose", "object"}
+    # coarse: maps don't ask it for what would do them no good
+    assert profile.too_coarse("match")
+    assert not profile.too_coarse("depth")
 
 
 @pytest.mark.slow
@@ -85,6 +94,35 @@ def test_depth_of_unseen_rooms_is_better_than_the_best_constants() -> None:
     assert scores.parse_rate == 1.0
     assert scores.delta1 > constant_delta1 + lead_delta1 / 2
     assert scores.abs_rel < constant_abs_rel - lead_abs_rel / 2
+
+
+@pytest.mark.slow
+def test_matches_and_motions_of_unseen_rooms_are_better_than_the_best_constants(tmp_path: Path) -> None:
+    """Half of the lead on 200 test rooms must show on a few validation rooms."""
+    figures = json.loads(ALL_FIGURES.read_text(encoding="utf-8"))["tasks"]
+    wanted: tuple[tuple[Task, str, str], ...] = (
+        ("match", "epe_median", "for_median"),
+        ("pose", "median_direction_deg", "for_auc_30"),
+    )
+    for task, name, best_for in wanted:
+        options = Options(tasks=(task,), split="validation", scenes=NUM_PAIRS, questions=12, keep=tmp_path)
+        report = main(options)["tasks"][task]
+        recorded = figures[task]
+        lead = recorded["best_constants_in_hindsight"][best_for][name] - recorded["figures"][name]
+        assert lead > 0
+        assert report["figures"][name] < report["best_constants_in_hindsight"][best_for][name] - lead / 2
+
+
+def test_the_recorded_figures_belong_to_the_checkpoint_that_ships() -> None:
+    recorded = json.loads(ALL_FIGURES.read_text(encoding="utf-8"))
+    assert recorded["split"] == "test"
+    assert recorded["scenes"] >= 200
+    profile = load_profile(FOLDER / "vlm3_profile.json")
+    assert set(recorded["tasks"]) == set(profile.tasks) == {"depth", "match", "pose", "object"}
+    for task, names in RECORDED.items():
+        for ours, theirs in names.items():
+            kept = recorded["tasks"][task]["figures"][ours]
+            assert profile.measured[f"test_{task}_{theirs}"] == pytest.approx(kept, abs=1e-3)
 
 
 def test_the_recorded_figures_belong_to_test_rooms() -> None:
