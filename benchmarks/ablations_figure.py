@@ -63,10 +63,15 @@ def scale_error_per_zoom(runs: dict[str, Any], arm: str) -> Figure:
     the lens is known, 1 when nothing in the picture tells it."""
     wide = np.log(per_photo(runs, "focal", arm, "rooms", "long_edge"))
     error = per_photo(runs, "focal", arm, "rooms", "log_ratio")
-    slope = bootstrap(
-        lambda rows: {"slope": float(np.polyfit(wide[rows], error[rows], 1)[0])}, [str(k) for k in range(len(wide))]
-    )["slope"]
-    return Figure(float(np.polyfit(wide, error, 1)[0]), slope.low, slope.high)
+
+    def statistic(rows: NDArray[np.int64]) -> dict[str, float]:
+        away = wide[rows] - wide[rows].mean()
+        spread = float((away**2).sum())  # 0 when one photo alone was drawn
+        return {"slope": float((away * error[rows]).sum()) / spread if spread > 1e-12 else float("nan")}
+
+    everything = np.arange(len(wide))
+    slope = bootstrap(statistic, everything.tolist())["slope"]
+    return Figure(statistic(everything)["slope"], slope.low, slope.high)
 
 
 def summary(runs: dict[str, Any]) -> dict[str, Figure]:
@@ -77,10 +82,15 @@ def summary(runs: dict[str, Any]) -> dict[str, Figure]:
         figures[f"focal / {arm}"] = mean_of(values)
         figures[f"focal / {arm} / scale error per field of view"] = scale_error_per_zoom(runs, arm)
     figures["focal / unified - not unified"] = mean_of(seen["unified"] - seen["not unified"])
-    asked = {arm: per_photo(runs, "questions", arm, "rooms") for arm in ("1", "10")}
+    asked = {
+        arm: per_photo(runs, "questions", arm, "rooms")
+        for arm in ("1", "10")
+        if any((run["comparison"], run["arm"]) == ("questions", arm) for run in runs.values())
+    }
     for arm, values in asked.items():
         figures[f"questions / {arm}"] = mean_of(values)
-    figures["questions / 10 - 1"] = mean_of(asked["10"] - asked["1"])
+    if len(asked) == 2:
+        figures["questions / 10 - 1"] = mean_of(asked["10"] - asked["1"])
     arms = mixture_arms(runs)
     sets = {arm: [per_photo(runs, "mixture", arm, name) for name in ("rooms", "blocks")] for arm in arms}
     for arm in arms:
@@ -112,7 +122,8 @@ def draw(runs: dict[str, Any], path: Path) -> None:
     _bars(left, ["one focal\nlength", "one long\nedge"], bars, "#4477aa")
     left.set_title("Focal length unified?", fontsize=10)
     left.set_ylabel("δ1 on validation worlds")
-    _bars(middle, ["1", "10"], [figures["questions / 1"], figures["questions / 10"]], "#228833")
+    asked = [arm for arm in ("1", "10") if f"questions / {arm}" in figures]
+    _bars(middle, asked, [figures[f"questions / {arm}"] for arm in asked], "#228833")
     middle.set_title("Questions per image", fontsize=10)
     arms = mixture_arms(runs)
     for name, colour in (("rooms", "#4477aa"), ("blocks", "#ee6677"), ("mean", "#222222")):
