@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recon.errors import MappingError
 from recon.mapping.factors import PoseFactors, PositionFactors, RigidFactors
+from recon.mapping.focal_priors import FocalPriors
 from recon.mapping.problem import BundleOptions, BundleState, Observations, Problem
 
 __all__ = ["BundleOptions", "BundleResult", "BundleState", "Observations", "adjust"]
@@ -40,15 +41,17 @@ def adjust(
     pose_factors: PoseFactors | None = None,
     position_factors: PositionFactors | None = None,
     rigid_factors: RigidFactors | None = None,
+    focal_priors: FocalPriors | None = None,
 ) -> BundleResult:
     """Minimises all terms from ``state``; raises MappingError when there is nothing to adjust.
 
+    ``focal_priors`` default to what the cameras of ``state`` say of themselves: nothing, once they are refined.
     Gauge freedoms (all seven without depth or positions) are left to the damping: the result stays near the start.
     """
     options = options or BundleOptions()
     if len(observations.view) == 0 or len(state.poses) < 2:
         raise MappingError(f"bundle adjustment: {len(state.poses)} views and {len(observations.view)} observations")
-    problem = Problem(state, observations, options, pose_factors, position_factors, rigid_factors)
+    problem = Problem(state, observations, options, pose_factors, position_factors, rigid_factors, focal_priors)
     damping, growth = 1e-4, 2.0
     cost, normal = problem.linearise(state)
     for _ in range(options.max_iterations):

@@ -30,6 +30,7 @@ from recon.mapping.answers import answered_scale, in_answered_metres, place, pos
 from recon.mapping.bundle import BundleOptions, adjust
 from recon.mapping.coarse import sharpen
 from recon.mapping.complete import complete_map
+from recon.mapping.focal_priors import focal_priors
 from recon.mapping.incremental import MapperOptions, run_mappers
 from recon.mapping.lookalikes import drop_pairs_between, look_alikes, two_places
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
@@ -119,7 +120,8 @@ def build_map(
         if len(current.observations.view) <= options.refine.max_observations:
             current, positions = in_gps_metres(current, capture)
         factors = pose_factors(relative_poses, {name: i for i, name in enumerate(current.names)}, current.state.poses)
-        return refine(current, options.refine, factors, positions, constant_intrinsics=given)
+        priors = focal_priors(current.names, current.state.camera_of_view, cameras)
+        return refine(current, options.refine, factors, positions, constant_intrinsics=given, focal_priors=priors)
 
     model, errors = adjusted(model)
     weak = _weak(model, relative_poses)

@@ -11,6 +11,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from recon.evidence.features import to_colmap_camera
 from recon.mapping.factors import PoseFactors, PositionFactors, RigidFactors, cauchy, moved
+from recon.mapping.focal_priors import FocalPriors
 from recon.mapping.schur import NormalEquations, Structure, accumulate, sum_by
 from recon.types import Camera
 
@@ -49,15 +50,13 @@ class BundleOptions:
     """What is refined and how much is believed.
 
     ``pixel_sigma`` is the standard deviation of a good keypoint, ``loss_scale`` the Cauchy scale in sigmas.
-    ``principal_point_sigma`` is the prior's spread as a fraction of the image's longer side, ``exif_focal_sigma`` that
-    of a focal length from EXIF as a fraction of it (whole millimetres); a guessed focal length has no prior.
+    ``principal_point_sigma`` is the prior's spread as a fraction of the image's longer side.
     """
 
     refine_focal: bool = True
     refine_distortion: bool = True
     refine_principal_point: bool = False
     principal_point_sigma: float = 0.02
-    exif_focal_sigma: float = 0.03
     distortion_sigma: float = 0.5
     pixel_sigma: float = 0.5
     loss_scale: float = 2.0
@@ -76,6 +75,7 @@ class Problem:
         pose_factors: PoseFactors | None,
         position_factors: PositionFactors | None,
         rigid_factors: RigidFactors | None,
+        focal_priors: FocalPriors | None,
     ) -> None:
         # All inner arrays stand photo by photo, so that what a photo's observations share is one product of matrices.
         self.order = np.argsort(observations.view, kind="stable")
@@ -83,6 +83,7 @@ class Problem:
         self.options, self.start = options, state
         self.pair_factors = [f for f in (pose_factors, rigid_factors) if f is not None]
         self.position_factors = position_factors
+        self.focal_priors = focal_priors or FocalPriors.of(state.cameras)
         self.refined = [self._refined(camera) for camera in state.cameras]  # parameter indices by camera
         self.num_views = len(state.poses)
         offsets = np.cumsum([6 * self.num_views] + [len(r) for r in self.refined])
@@ -176,19 +177,23 @@ class Problem:
         return total if np.isfinite(total) else float("inf")
 
     def _priors(self, state: BundleState) -> list[tuple[IntArray, Float64Array, Float64Array]]:
-        """Whitened pulls of refined intrinsics towards the start: columns, residuals, inverse sigmas, by camera."""
+        """Whitened pulls of refined intrinsics towards what is known of them (the focal length) and towards the start
+        (the others): columns, residuals, inverse sigmas, by camera.
+        """
         result = []
+        focal = np.array([camera.focal_px for camera in state.cameras])
+        focal_residual, focal_inverse = self.focal_priors.residuals(focal)
         for c, (camera, start) in enumerate(zip(state.cameras, self.start.cameras, strict=True)):
             info, refined = to_colmap_camera(camera, 1), self.refined[c]
             sigma = np.full(len(camera.params), np.inf)
             longer = max(camera.width_px, camera.height_px)
             sigma[info.principal_point_idxs()] = self.options.principal_point_sigma * longer
             sigma[info.extra_params_idxs()] = self.options.distortion_sigma
-            if start.focal_source == "exif":
-                sigma[info.focal_length_idxs()] = self.options.exif_focal_sigma * start.focal_px
-            inverse = 1.0 / sigma[refined]
-            delta = (np.array(camera.params) - np.array(start.params))[refined]
-            result.append((self.offset[c] + np.arange(len(refined)), delta * inverse, inverse))
+            residual = (np.array(camera.params) - np.array(start.params)) / sigma
+            inverse = 1.0 / sigma
+            for index in info.focal_length_idxs():
+                residual[index], inverse[index] = focal_residual[c], focal_inverse[c]
+            result.append((self.offset[c] + np.arange(len(refined)), residual[refined], inverse[refined]))
         return result
 
     def linearise(self, state: BundleState) -> tuple[float, NormalEquations]:

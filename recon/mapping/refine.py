@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from recon.mapping.answers import with_own_spread
 from recon.mapping.bundle import BundleOptions, BundleResult, BundleState, adjust
 from recon.mapping.factors import PoseFactors, PositionFactors
+from recon.mapping.focal_priors import FocalPriors
 from recon.mapping.incremental import bundle_with_colmap
 from recon.mapping.model import MapModel, prune, to_reconstruction
+from recon.types import Camera
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class RefineOptions:
         principal_point: ``auto`` refines it where the data support it, ``fixed`` never, ``free`` always.
         max_principal_sigma: ``auto``: largest standard deviation of the principal point, as a fraction of the longer
             side, at which it counts as supported by the data.
-        max_observations: larger maps keep the principal point fixed.
+        max_observations: larger maps keep the principal point fixed and go without priors on focal lengths.
         num_threads: threads of pycolmap's adjuster; 1 makes runs repeat to the last bit.
     """
 
@@ -53,6 +55,7 @@ def refine(
     pose_factors: PoseFactors | None = None,
     position_factors: PositionFactors | None = None,
     constant_intrinsics: bool = False,
+    focal_priors: FocalPriors | None = None,
 ) -> tuple[MapModel, NDArray[np.float64]]:
     """Adjusts the map with all evidence; returns it with the reprojection errors [M] of its observations in pixels."""
     options = options or RefineOptions()
@@ -61,12 +64,15 @@ def refine(
     with_extras = (
         pose_factors is not None or position_factors is not None or bool(np.isfinite(model.observations.depth).any())
     )
+    small = len(model.observations.view) <= options.max_observations
+    priors = focal_priors if small and not constant_intrinsics else None
     bundle = BundleOptions(refine_focal=not constant_intrinsics, refine_distortion=not constant_intrinsics)
 
     def run(current: MapModel, settings: BundleOptions) -> BundleResult:
         if with_extras:
-            return adjust(current.state, current.observations, settings, pose_factors, position_factors)
-        return _colmap_adjust(current, settings, options.num_threads)
+            return adjust(current.state, current.observations, settings, pose_factors, position_factors, None, priors)
+        result = _colmap_adjust(current, settings, options.num_threads)
+        return result if priors is None else _with_priors(current, result, priors, settings, options.num_threads)
 
     # What the first rounds find is adjusted again: they need not converge to the last digit. Without further evidence
     # the first only asks for errors: the mapper has just adjusted the same pixels.
@@ -87,7 +93,6 @@ def refine(
         result = run(model, dataclasses.replace(bundle, tolerance=_ROUGH) if judged else bundle)
     if pose_factors is not None:
         result, bundle = _balanced(model, result, bundle, pose_factors, run)
-    small = len(model.observations.view) <= options.max_observations
     if options.principal_point != "fixed" and not constant_intrinsics and small:
         free = run(
             dataclasses.replace(model, state=result.state), dataclasses.replace(bundle, refine_principal_point=True)
@@ -150,6 +155,36 @@ def _is_supported(free: BundleResult, fixed: BundleResult, options: RefineOption
         if spread > options.max_principal_sigma:
             return False
     return free.cost < fixed.cost - 20.0
+
+
+def _with_priors(
+    model: MapModel, result: BundleResult, priors: FocalPriors, bundle: BundleOptions, num_threads: int
+) -> BundleResult:
+    """The result of the photos alone, or what known focal lengths make of it where the photos leave them open.
+
+    Photos that leave a focal length open leave a long valley, along which an adjustment creeps: so the focal lengths
+    are set first, the rest is fitted to them, and the last steps move all of it.
+    """
+    cameras, sigmas = result.state.cameras, []
+    for camera, sigma in zip(cameras, result.intrinsics_sigma, strict=True):
+        num_focals = len(camera.params) - len(camera.distortion) - 2
+        sigmas.append(float(sigma[:num_focals].max()))
+    focal = np.array([camera.focal_px for camera in cameras])
+    joined = priors.joined(focal, np.array(sigmas))
+    if joined is None:
+        return result
+    set_to = tuple(_with_focal(camera, factor) for camera, factor in zip(cameras, joined / focal, strict=True))
+    start = dataclasses.replace(model, state=dataclasses.replace(result.state, cameras=set_to))
+    fixed = dataclasses.replace(
+        bundle, refine_focal=False, refine_distortion=False, refine_principal_point=False, tolerance=_ROUGH
+    )
+    return adjust(_colmap_adjust(start, fixed, num_threads).state, model.observations, bundle, focal_priors=priors)
+
+
+def _with_focal(camera: Camera, factor: float) -> Camera:
+    num_focals = len(camera.params) - len(camera.distortion) - 2
+    params = tuple(p * factor if i < num_focals else p for i, p in enumerate(camera.params))
+    return dataclasses.replace(camera, params=params)
 
 
 def _colmap_adjust(model: MapModel, bundle: BundleOptions, num_threads: int) -> BundleResult:
