@@ -126,7 +126,7 @@ def test_bad_options_are_named(options: TrainOptions, change: dict[str, Any], me
 
 def test_a_tower_is_not_schooled_by_several_processes(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(BadInputError, match="--school-vision works in one process.*--resume"):
+    with pytest.raises(BadInputError, match=r"--school-vision works in one process.*--resume"):
         train(replace(options, school_vision=2))
 
 
