@@ -50,6 +50,10 @@ class Options:
     """of the results (.ply .pcd for clouds)"""
     as_: Annotated[Literal["mesh", "cloud"], arg(name="as")] = "mesh"
     """what to make"""
+    watertight: bool = False
+    """close all holes of the mesh; what is made up is grey, and its share is said"""
+    sky_removal: Literal["auto", "on", "off"] = "auto"
+    """leave sky out of the surface; auto: of photos with GPS"""
     no_report: bool = False
     """write no report.html into the workspaces"""
     overwrite: bool = False
