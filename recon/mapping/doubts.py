@@ -9,7 +9,7 @@ import numpy as np
 from recon.types import Camera, Scene
 
 _FEW = 60  # observations of the median photo: real maps that were right had 200 and more
-_FOCAL_CHANGE = 0.1  # from what EXIF says: a lens is known to a few per cent
+_FOCAL_CHANGE = 0.05  # from what EXIF says: a lens is known to a few per cent (right maps: 4 at most)
 
 
 def doubts(scene: Scene, cameras: Mapping[str, Camera]) -> list[str]:

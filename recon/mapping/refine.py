@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _MIN_BALANCE = 3.0  # relative poses per photo below which they don't judge the pixels
 _MAX_STRAIN = 6.0  # median squared residual of a relative pose (five numbers: 4.4 when all is as stated)
 _MAX_DOUBLINGS = 5
+_IN_A_VALLEY = 100  # iterations where photos leave a focal length open
 _ROUGH = 1e-4  # relative decrease of the cost at which a round that another one follows ends
 
 
@@ -163,7 +164,8 @@ def _with_priors(
     """The result of the photos alone, or what known focal lengths make of it where the photos leave them open.
 
     Photos that leave a focal length open leave a long valley, along which an adjustment creeps: so the focal lengths
-    are set first, the rest is fitted to them, and the last steps move all of it.
+    are set first, to what was known and to what both say together, the rest is fitted to them, and the last steps move
+    all of it. The better of both ends is the result.
     """
     cameras, sigmas = result.state.cameras, []
     for camera, sigma in zip(cameras, result.intrinsics_sigma, strict=True):
@@ -173,12 +175,16 @@ def _with_priors(
     joined = priors.joined(focal, np.array(sigmas))
     if joined is None:
         return result
-    set_to = tuple(_with_focal(camera, factor) for camera, factor in zip(cameras, joined / focal, strict=True))
-    start = dataclasses.replace(model, state=dataclasses.replace(result.state, cameras=set_to))
-    fixed = dataclasses.replace(
-        bundle, refine_focal=False, refine_distortion=False, refine_principal_point=False, tolerance=_ROUGH
-    )
-    return adjust(_colmap_adjust(start, fixed, num_threads).state, model.observations, bundle, focal_priors=priors)
+    known = np.where(np.isfinite(priors.log_sigma), priors.focal_px, focal)
+    rest = dataclasses.replace(bundle, refine_focal=False, refine_distortion=False, refine_principal_point=False)
+    ends = []
+    for start in (known, joined):
+        set_to = tuple(_with_focal(camera, factor) for camera, factor in zip(cameras, start / focal, strict=True))
+        begun = dataclasses.replace(model, state=dataclasses.replace(result.state, cameras=set_to))
+        fitted = _colmap_adjust(begun, rest, num_threads).state
+        patient = dataclasses.replace(bundle, max_iterations=_IN_A_VALLEY)
+        ends.append(adjust(fitted, model.observations, patient, focal_priors=priors))
+    return min(ends, key=lambda end: end.cost)
 
 
 def _with_focal(camera: Camera, factor: float) -> Camera:
