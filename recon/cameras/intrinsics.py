@@ -22,7 +22,7 @@ class CameraOptions:
     Attributes:
         camera_model: COLMAP model of cameras that are not given by the user.
         focal_px: focal length in pixels of the photos as stored, for all photos without given intrinsics; overrides
-            EXIF. The map refines it; calibrated cameras, which it keeps, come as cameras.txt.
+            EXIF. The map refines it, as one known to 1 %; calibrated cameras, which it keeps, come as cameras.txt.
         prior_focal_factor: focal length over longer side where nothing is known.
     """
 
