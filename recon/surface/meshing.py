@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recon.errors import SurfaceError
-from recon.surface.close import close, is_closed
+from recon.surface.close import close
+from recon.surface.edges import is_closed
 from recon.surface.fuse import fuse
 from recon.surface.grid import plan_grid
 from recon.surface.mesh import UNKNOWN_GREY, clean, color_vertices, facing_cameras, simplify

@@ -7,13 +7,13 @@ rule is for upright photos taken outdoors: a white ceiling looks the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.surface.lazy import LazyDepthMaps
 from recon.surface.types import DepthMap
 from recon.types import ImageArray
 
@@ -68,23 +68,12 @@ def without_sky(depth_map: DepthMap) -> DepthMap:
     )
 
 
-class WithoutSky(Sequence[DepthMap]):
-    """Depth maps whose sky is taken out when they are read, so one is in memory at a time."""
+class WithoutSky(LazyDepthMaps):
+    """Depth maps whose sky is taken out when they are read."""
 
     def __init__(self, depth_maps: Sequence[DepthMap]) -> None:
+        super().__init__(range(len(depth_maps)))
         self._depth_maps = depth_maps
 
-    def __len__(self) -> int:
-        return len(self._depth_maps)
-
-    @overload
-    def __getitem__(self, index: int) -> DepthMap: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[DepthMap]: ...
-    def __getitem__(self, index: int | slice) -> DepthMap | Sequence[DepthMap]:
-        if isinstance(index, slice):
-            return WithoutSky(self._depth_maps[index])
+    def _at(self, index: int) -> DepthMap:
         return without_sky(self._depth_maps[index])
-
-    def __iter__(self) -> Iterator[DepthMap]:
-        return (self[index] for index in range(len(self)))

@@ -8,13 +8,14 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, overload
+from typing import Literal, Protocol
 
 import numpy as np
 
 from recon.errors import OutputError
+from recon.surface.lazy import LazyDepthMaps
 from recon.surface.types import DepthMap
 from recon.types import Camera
 
@@ -74,29 +75,18 @@ class FolderDepthStore:
         write_depth_map(depth_map, self._path(stage, depth_map.name))
 
 
-class StoredDepthMaps(Sequence[DepthMap]):
-    """The maps of one stage as a sequence that reads each map when it's asked for, so one is in memory at a time."""
+class StoredDepthMaps(LazyDepthMaps):
+    """The maps of one stage as a sequence that reads each map when it's asked for."""
 
     def __init__(self, store: DepthStore, stage: Stage, names: Sequence[str]) -> None:
+        super().__init__(range(len(names)))
         self._store, self._stage, self._names = store, stage, tuple(names)
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> DepthMap: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[DepthMap]: ...
-    def __getitem__(self, index: int | slice) -> DepthMap | Sequence[DepthMap]:
-        if isinstance(index, slice):
-            return StoredDepthMaps(self._store, self._stage, self._names[index])
+    def _at(self, index: int) -> DepthMap:
         depth_map = self._store.load(self._stage, self._names[index])
         if depth_map is None:
             raise OutputError(f"the depth map of {self._names[index]} vanished from the workspace while it was in use")
         return depth_map
-
-    def __iter__(self) -> Iterator[DepthMap]:
-        return (self[index] for index in range(len(self)))
 
 
 def write_depth_map(depth_map: DepthMap, path: Path) -> None:

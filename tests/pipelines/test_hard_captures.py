@@ -14,7 +14,7 @@ from pipelines.options import Options
 from pipelines.reconstruct import reconstruct
 from recon.errors import BadInputError
 from recon.interop.meshes import read_mesh
-from recon.surface.close import is_closed
+from recon.surface.edges import is_closed
 from tests.pipelines.conftest import corner_photos
 
 

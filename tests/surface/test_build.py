@@ -9,7 +9,7 @@ import pytest
 from recon.errors import ReconError, SurfaceError
 from recon.surface import backend
 from recon.surface.build import Photos, build_cloud, build_depth_maps
-from recon.surface.close import is_closed
+from recon.surface.edges import is_closed
 from recon.surface.meshing import build_mesh
 from recon.surface.options import FuseOptions, MultiviewOptions, SurfaceOptions
 from recon.surface.store import FolderDepthStore, MemoryDepthStore, StoredDepthMaps, read_depth_map

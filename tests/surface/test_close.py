@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from recon.surface.close import capped, close, is_closed, open_edges, split_crowded_edges
+from recon.surface.close import close
+from recon.surface.edges import capped, is_closed, open_edges, split_crowded_edges
 from recon.surface.mesh import compact, with_normals
 from recon.surface.types import Mesh
 
