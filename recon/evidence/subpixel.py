@@ -9,7 +9,6 @@ are found too. What has no texture, looks alike elsewhere in the search window, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -285,8 +284,3 @@ def _fit(
             change += step[:, 2:].reshape(-1, 2, 2) / half
     final = (np.eye(2) + change) @ warp
     return p2 + shift, final, np.where(active, correlation, 0.0), noise
-
-
-def pyramids(images: Sequence[ImageArray]) -> list[Pyramid]:
-    """One pyramid per image."""
-    return [Pyramid.of(image) for image in images]
