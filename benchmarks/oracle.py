@@ -44,8 +44,9 @@ from recon.types import Task
 
 TASKS: tuple[Task, ...] = ("depth", "match", "pose")
 
-# What each variant leaves out or changes: tasks that the oracle answers, sensor depth given or not, further options.
-VARIANTS: dict[str, tuple[tuple[Task, ...], bool, tuple[str, ...]]] = {
+# What each variant leaves out or changes: tasks that the oracle answers (None: the embedded checkpoint answers),
+# sensor depth given or not, further options.
+VARIANTS: dict[str, tuple[tuple[Task, ...] | None, bool, tuple[str, ...]]] = {
     "full": (TASKS, False, ()),
     "photos-alone": ((), False, ()),
     "no-refinement": (TASKS, False, ("--surface.no-refine",)),
@@ -54,6 +55,8 @@ VARIANTS: dict[str, tuple[tuple[Task, ...], bool, tuple[str, ...]]] = {
     "no-matches": (("depth", "pose"), False, ()),
     "no-poses": (("depth", "match"), False, ()),
     "sensor": ((), True, ()),
+    "embedded": (None, False, ("--trust-model",)),
+    "embedded-pairs": (None, False, ("--trust-model", "--match-model", "embedded", "--pose-model", "embedded")),
 }
 
 
@@ -66,7 +69,8 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """synthetic: rooms of the split; of the oracle's errors in both"""
     variants: tuple[str, ...] = ("full",)
-    """of: full photos-alone no-refinement uniform-budget no-prior no-matches no-poses sensor"""
+    """of: full photos-alone no-refinement uniform-budget no-prior no-matches no-poses sensor, and with the embedded
+    checkpoint instead of the oracle: embedded, embedded-pairs (asks it for matches and poses, too)"""
     views: int = 12
     """photos of a synthetic room"""
     width: int = 640
@@ -142,6 +146,12 @@ def oracle_of(scene: Path, seed: int) -> Oracle:
     return Oracle(views, public_profile(), seed=seed)
 
 
+def oracle_models(scene: Path, seed: int, tasks: tuple[Task, ...]) -> dict[Task, TaskModel]:
+    """One oracle for all tasks, which offers only ``tasks``."""
+    oracle = oracle_of(scene, seed)
+    return {task: OracleModel(task, oracle, task in tasks, str(seed)) for task in TASKS}
+
+
 def synthetic_scene(folder: Path, seed: int, options: Options) -> Path:
     """A room of the test split, made once."""
     scene = folder / f"room-{seed}"
@@ -169,7 +179,6 @@ def with_sensor(scene: Path, folder: Path) -> Path:
 def run_one(scene: Path, folder: Path, seed: int, variant: str, options: Options) -> dict[str, Any]:
     """One reconstruction and its scores."""
     tasks, sensor, extra = VARIANTS[variant]
-    oracle = oracle_of(scene, seed)
     photos = with_sensor(scene, folder) if sensor else folder / f"{scene.name}-photos"
     if not sensor and not photos.is_dir():
         shutil.copytree(scene / "images", photos / "images")
@@ -183,7 +192,7 @@ def run_one(scene: Path, folder: Path, seed: int, variant: str, options: Options
     result: dict[str, Any] = {"capture": scene.name, "variant": variant, "seed": seed}
     started = time.perf_counter()
     try:
-        summary = reconstruct(run_options, {t: OracleModel(t, oracle, t in tasks, str(seed)) for t in TASKS})
+        summary = reconstruct(run_options, None if tasks is None else oracle_models(scene, seed, tasks))
     except ReconError as error:
         return result | {"failed": str(error)}
     result["seconds"] = {stage.name: round(stage.seconds, 1) for stage in summary.stages if stage.seconds >= 0.05}
