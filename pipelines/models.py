@@ -16,7 +16,14 @@ import recon
 from pipelines.records import file_digest
 from recon.errors import BadInputError, CheckpointError
 from recon.questions.dialects import DIALECTS
-from recon.questions.profile import PROFILE_FILE, PUBLIC_PROFILES, CheckpointProfile, default_profile, load_profile
+from recon.questions.profile import (
+    PROFILE_FILE,
+    PUBLIC_PROFILES,
+    CheckpointProfile,
+    default_profile,
+    load_profile,
+    with_thinking,
+)
 from recon.types import Task
 
 if TYPE_CHECKING:
@@ -55,6 +62,8 @@ class ModelOptions:
     """GiB for the model's keys and values; 0: half of the GPU's free memory, or 2 on a CPU"""
     wave_size: int = 0
     """most questions in flight; 0: as many as that memory holds"""
+    think: bool = False
+    """let the checkpoint think step by step before it answers correspondence questions (slow; vlm3-released only)"""
     stop_after_number: bool = False
     """do not decode the fixed text behind an answer's last number"""
     cuda_graphs: bool = True
@@ -82,8 +91,12 @@ class TaskModel:
         self.options = options
         self.source = options.source(task)
         self.folder = local_folder(self.source)
-        self.profile = find_profile(self.source, self.folder, options.dialect)
+        self.profile = self._as_asked(find_profile(self.source, self.folder, options.dialect))
         self._engine: Engine | None = None
+
+    def _as_asked(self, profile: CheckpointProfile) -> CheckpointProfile:
+        thinks = self.options.think and self.task == "match" and self.task in profile.tasks
+        return with_thinking(profile) if thinks else profile
 
     @property
     def offers_task(self) -> bool:
@@ -111,7 +124,7 @@ class TaskModel:
             checkpoint = load_checkpoint(
                 self.source, device=self.options.device, dtype=self.options.dtype, dialect=self.options.dialect
             )
-            profile = dataclasses.replace(checkpoint.profile, trusted_on_photos=self.trusted)
+            profile = dataclasses.replace(self._as_asked(checkpoint.profile), trusted_on_photos=self.trusted)
             options = EngineOptions(
                 kv_memory_bytes=int(self.options.kv_memory_gib * 2**30),
                 wave_size=self.options.wave_size,

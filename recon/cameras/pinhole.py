@@ -85,11 +85,6 @@ def ray_from_z(camera: Camera, pixels: ArrayLike, depth_z_m: ArrayLike) -> Float
     return np.asarray(depth_z_m, dtype=np.float64) * np.linalg.norm(rays(camera, pixels), axis=1)
 
 
-def z_from_ray(camera: Camera, pixels: ArrayLike, depth_ray_m: ArrayLike) -> Float64Array:
-    """z-depths ``[N]`` of distances along the ray ``[N]`` at distorted pixels ``[N, 2]``."""
-    return np.asarray(depth_ray_m, dtype=np.float64) / np.linalg.norm(rays(camera, pixels), axis=1)
-
-
 def undistort(camera: Camera, pixels: ArrayLike) -> Float64Array:
     """Where distorted pixels ``[N, 2]`` would be if the lens had no distortion (same focal lengths and centre)."""
     fx, fy, cx, cy = camera.fx_fy_cx_cy

@@ -17,12 +17,6 @@ _BLOCK_PIXELS = 1 << 20  # maps are made for so many output pixels at a time, wh
 _MAX_SIDE_PX = 32_766  # OpenCV's remap counts in int16
 
 
-def undistorted_camera(camera: Camera) -> Camera:
-    """The PINHOLE camera of the same size, focal lengths and principal point as ``camera``."""
-    fx, fy, cx, cy = camera.fx_fy_cx_cy
-    return Camera.pinhole(camera.width_px, camera.height_px, fx, fy, cx, cy, camera.focal_source)
-
-
 def warp(
     pixels: NDArray[Any], camera: Camera, target: Camera, nearest: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:

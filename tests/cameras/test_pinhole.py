@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from recon.cameras import pinhole
-from recon.cameras.remap import undistorted_camera, warp
+from recon.cameras.remap import warp
 from recon.errors import BadInputError
 from recon.types import Camera
 from tests.cameras.strategies import cameras
@@ -48,7 +48,6 @@ def test_ray_depth_and_z_depth(camera):
     np.testing.assert_allclose(points[:, 2], z)
     distance = pinhole.ray_from_z(camera, pixels, z)
     np.testing.assert_allclose(distance, np.linalg.norm(points, axis=1))
-    np.testing.assert_allclose(pinhole.z_from_ray(camera, pixels, distance), z)
 
 
 def test_ray_depth_at_a_phones_corner_is_a_third_longer():
@@ -96,7 +95,7 @@ def test_senseless_cameras_are_refused(camera, message):
 
 def test_undistorting_an_image_straightens_it():
     camera = Camera("SIMPLE_RADIAL", 320, 240, (300.0, 160.0, 120.0, -0.2))
-    target = undistorted_camera(camera)
+    target = Camera.pinhole(320, 240, 300.0, 300.0, 160.0, 120.0)
     # a scene whose colour is the ray: photographed with the distorted lens, it must come out linear in x and y
     centres = np.stack(np.meshgrid(np.arange(320) + 0.5, np.arange(240) + 0.5), axis=-1).reshape(-1, 2)
     rays = pinhole.rays(camera, centres)[:, :2].reshape(240, 320, 2)

@@ -43,3 +43,13 @@ def test_wrong_values_are_refused(options: ModelOptions, reason: str) -> None:
 def test_answers_of_other_ways_are_other_answers() -> None:
     plain, eight_bits = (TaskModel(ModelOptions(fp8=fp8), "depth").identity for fp8 in (False, True))
     assert plain != eight_bits
+
+
+def test_thinking_is_asked_of_the_matches_of_a_checkpoint_that_can() -> None:
+    options = ModelOptions(model="facebook/VLM3-corr", depth_model="embedded", think=True)
+    match = TaskModel(options, "match").profile.match
+    assert match.think
+    assert match.max_new_tokens == 2048
+    assert TaskModel(options, "depth").profile == TaskModel(ModelOptions(), "depth").profile
+    with pytest.raises(BadInputError, match="dialect 'recon-1' has no match question that asks to think first"):
+        TaskModel(ModelOptions(think=True), "match")
