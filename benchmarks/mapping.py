@@ -36,13 +36,13 @@ from recon.errors import ReconError
 from recon.evaluation.pose import angle_deg, evaluate_poses
 from recon.evidence.features import extract_features, match_features
 from recon.evidence.matches import ask_matches
+from recon.evidence.pairs import choose_pairs
 from recon.evidence.poses import ask_pose
 from recon.evidence.subpixel import SubpixelOptions
 from recon.interop.groundtruth import read_folder
 from recon.interop.result import Reconstructed
 from recon.mapping.coarse import sharpen
 from recon.mapping.map import build_map
-from recon.mapping.pairs import choose_pairs
 from recon.mapping.pose_graph import compose, inverse
 from recon.mapping.veto import epipolar_px
 from recon.synth.oracle import Oracle

@@ -22,10 +22,10 @@ from recon.capture.given import find_intrinsics
 from recon.capture.masks import find_depth, find_mask
 from recon.capture.sources import Source, find_source
 from recon.errors import BadInputError, ReconError
+from recon.evidence.pairs import most_pairs
 from recon.interop.run import depth_files, output_of, read_summary
 from recon.interop.sparse import count_points
 from recon.mapping.map import MapOptions
-from recon.mapping.pairs import choose_pairs
 from recon.surface.options import SurfaceOptions
 from recon.types import Capture, Task, View
 
@@ -196,7 +196,7 @@ def scene_info(path: Path, options: Options) -> SceneInfo:
         known = str(found.source) if found is not None else None
     megapixels = [view.width_px * view.height_px / 1e6 for view in views]
     total, largest = sum(megapixels), max(megapixels, default=0.0)
-    pairs = len(choose_pairs(Capture(tuple(views)), options.mapping.pairs)) if len(views) > 1 else 0
+    pairs = most_pairs(Capture(tuple(views)), options.mapping.pairs)
     questions, weights_mib = _questions(options.models, options.asking, len(views), pairs, notes)
     worked_on = {
         "photos": total,

@@ -34,12 +34,13 @@ from recon.capture.folder import load_mask, load_pixels, load_sensor_depth, read
 from recon.errors import MappingError, ReconError
 from recon.evidence.depth_kind import settle_depth_kind
 from recon.evidence.features import extract_features, image_ids, match_features
+from recon.evidence.looks import photo_looks
+from recon.evidence.pairs import choose_pairs, most_pairs
 from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
 from recon.mapping.doubts import doubts
 from recon.mapping.georeference import georeference, write_georeference
 from recon.mapping.map import build_map
 from recon.mapping.model import write_model
-from recon.mapping.pairs import choose_pairs
 from recon.mapping.scale import apply_scale, estimate_scale
 from recon.mapping.single import NOTICE as SINGLE_PHOTO
 from recon.mapping.single import single_photo_scene
@@ -58,6 +59,14 @@ TASKS: tuple[Task, ...] = ("depth", "match", "pose")
 BYTES_PER_KEYPOINT = 152  # position, affine shape, descriptor
 BYTES_PER_MATCH = 4  # two indices, twice (matched and verified), for a quarter of the keypoints at most
 SPARE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class FoundFeatures:
+    """Keypoints by photo, and the pairs of photos that were compared (and are asked about)."""
+
+    keypoints: dict[str, int]
+    pairs: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -134,8 +143,8 @@ def _reconstruct(
             "sensor depth or a depth checkpoint that was trained on photos)"
         )
 
-    evidence = gather_evidence(stages, options, models, capture, cameras, summary)
-    find_features(stages, options, capture, cameras)
+    features = find_features(stages, options, capture, cameras)
+    evidence = gather_evidence(stages, options, models, capture, cameras, features.pairs, summary)
     if len(capture.views) < 2:
         scene = place_one_photo(stages, options, capture, cameras, evidence)
         _notify(summary, SINGLE_PHOTO, options.quiet)
@@ -177,10 +186,10 @@ def gather_evidence(
     models: Mapping[Task, TaskModel],
     capture: Capture,
     cameras: Mapping[str, Camera],
+    pairs: Sequence[tuple[str, str]],
     summary: Summary,
 ) -> Evidence:
     """Asks one checkpoint after the other about every photo and pair, and reads the depth sensors."""
-    pairs = choose_pairs(capture, options.mapping.pairs)
     depths: list[DepthSamples] = []
     matches: list[Matches] = []
     poses: list[RelativePose] = []
@@ -209,26 +218,28 @@ def gather_evidence(
     return Evidence(depths, matches, poses)
 
 
-def find_features(stages: Stages, options: Options, capture: Capture, cameras: Mapping[str, Camera]) -> dict[str, int]:
-    """SIFT keypoints of every photo and verified matches of every pair, in a COLMAP database of their own."""
+def find_features(stages: Stages, options: Options, capture: Capture, cameras: Mapping[str, Camera]) -> FoundFeatures:
+    """SIFT keypoints of every photo and verified matches of the pairs worth it, in a COLMAP database of their own."""
     database = _feature_database(stages.workspace)
-    pairs = choose_pairs(capture, options.mapping.pairs)
-    features = options.mapping.features
+    features, wanted = options.mapping.features, options.mapping.pairs
+    num_photos, most = len(capture.views), most_pairs(capture, wanted)
+    names = [view.name for view in capture.views]
 
-    def compute(progress: Progress) -> dict[str, int]:
+    def compute(progress: Progress) -> FoundFeatures:
         photo_bytes, pair_bytes = features.max_features * BYTES_PER_KEYPOINT, features.max_features * BYTES_PER_MATCH
-        check_free_space(
-            stages.workspace.root, len(capture.views) * photo_bytes + len(pairs) * pair_bytes + SPARE_BYTES
+        check_free_space(stages.workspace.root, num_photos * photo_bytes + most * pair_bytes + SPARE_BYTES)
+        found = extract_features(
+            database, capture, cameras, features, lambda done, _: progress(done, num_photos + most)
         )
-        total = len(capture.views) + len(pairs)
-        found = extract_features(database, capture, cameras, features, lambda done, _: progress(done, total))
-        match_features(database, pairs, features, lambda done, _: progress(len(capture.views) + done, total))
-        return found
+        pairs = choose_pairs(capture, wanted, lambda: photo_looks(database, names))
+        match_features(database, pairs, features, lambda done, _: progress(num_photos + done, num_photos + len(pairs)))
+        return FoundFeatures(found, pairs)
 
+    near = [(view.name, view.gps) for view in capture.views], capture.is_sequence
     return stages.run(
-        "features", dict[str, int], [_photo_keys(capture), dict(cameras), pairs, features], compute,
+        "features", FoundFeatures, [_photo_keys(capture), dict(cameras), near, wanted, features], compute,
         room="evidence", unit="photos and pairs", outputs=[database], resumable=True,
-        counts=lambda found: {"keypoints": sum(found.values()), "pairs": len(pairs)},
+        counts=lambda found: {"keypoints": sum(found.keypoints.values()), "pairs": len(found.pairs)},
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipelines.report.axes import Axes
 from pipelines.report.svg import drawing, markup, nice_step, path, put
-from recon.mapping.georeference import enu_positions, fit_similarity
+from recon.capture.gps import enu_positions
+from recon.mapping.georeference import fit_similarity
 from recon.types import GpsFix, Scene
 
 Float64Array = NDArray[np.float64]

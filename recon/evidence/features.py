@@ -181,6 +181,18 @@ def _sift_once(
     return keypoints, descriptors
 
 
+def read_descriptors(database_path: Path, names: Sequence[str], most: int) -> Iterator[NDArray[np.uint8]]:
+    """SIFT descriptors [N, 128] of each photo, at most ``most`` of them, of large and small keypoints alike."""
+    ids = image_ids(database_path)
+    with pycolmap.Database.open(database_path) as database:
+        for name in names:
+            found = database.read_descriptors(ids[name]).data if database.exists_descriptors(ids[name]) else []
+            if len(found) == 0:
+                yield np.zeros((0, 128), np.uint8)
+            else:  # they are in order of scale
+                yield found[np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)]
+
+
 def match_features(
     database_path: Path,
     pairs: Sequence[tuple[str, str]],

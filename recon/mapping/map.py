@@ -25,6 +25,8 @@ from recon.evidence.features import (
     turning_pairs,
     verified_counts,
 )
+from recon.evidence.looks import photo_looks
+from recon.evidence.pairs import PairOptions, choose_pairs
 from recon.evidence.subpixel import SubpixelOptions
 from recon.mapping.answers import answered_scale, in_answered_metres, place, pose_factors
 from recon.mapping.bundle import BundleOptions, adjust
@@ -34,7 +36,6 @@ from recon.mapping.focal_priors import focal_priors
 from recon.mapping.incremental import MapperOptions, run_mappers
 from recon.mapping.lookalikes import drop_pairs_between, look_alikes, two_places
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
-from recon.mapping.pairs import PairOptions, choose_pairs
 from recon.mapping.positions import in_gps_metres
 from recon.mapping.refine import RefineOptions, refine
 from recon.mapping.rgbd import map_with_depth
@@ -97,7 +98,8 @@ def build_map(
     database_path, images_dir = workspace / "database.db", workspace / "images"
     counts = extract_features(database_path, capture, cameras, options.features)
     report(1, 4)
-    match_features(database_path, choose_pairs(capture, options.pairs), options.features)
+    pairs = choose_pairs(capture, options.pairs, lambda: photo_looks(database_path, [v.name for v in capture.views]))
+    match_features(database_path, pairs, options.features)
     answers = sharpen(capture, cameras, _needed(matches, verified_counts(database_path)), options.subpixel)
     if answers:
         add_matches(database_path, answers, options.features)

@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from recon.capture.gps import enu_positions
 from recon.mapping.factors import PositionFactors
-from recon.mapping.georeference import enu_positions, fit_similarity
+from recon.mapping.georeference import fit_similarity
 from recon.mapping.model import MapModel
 from recon.mapping.pose_graph import inverse
 from recon.types import Capture

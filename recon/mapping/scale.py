@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import t as student
 
+from recon.capture.gps import enu_positions
 from recon.capture.masks import load_sensor_depth
 from recon.errors import BadInputError
 from recon.evidence.depth import z_depth_m
-from recon.mapping.georeference import enu_positions, fit_similarity
+from recon.mapping.georeference import fit_similarity
 from recon.types import Capture, DepthSamples, MetricScale, PosedView, RelativePose, ScaleVote, Scene
 
 Float64Array = NDArray[np.float64]

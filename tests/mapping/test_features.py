@@ -18,8 +18,8 @@ from recon.evidence.features import (
     match_features,
     verified_counts,
 )
-from recon.mapping.pairs import PairOptions, choose_pairs
-from recon.types import Camera, Capture, GpsFix, Matches, View
+from recon.evidence.pairs import choose_pairs
+from recon.types import Camera, Capture, Matches, View
 
 SIZE = (320, 240)
 SHIFT = 24  # pixels between two photos
@@ -111,25 +111,3 @@ def test_matches_of_a_checkpoint_join_the_database_once(capture: Capture, tmp_pa
     assert len(links) == len(grid)
     np.testing.assert_allclose(first[links[:, 0]] - middle[links[:, 1]], np.tile([SHIFT, 0], (len(links), 1)), atol=1.0)
     assert verified_counts(database)[capture.views[0].name, capture.views[1].name] == len(grid)
-
-
-def test_pairs_of_large_captures() -> None:
-    views = tuple(
-        View(f"{i:03d}", Path("x"), str(i), 10, 10, "c", gps=GpsFix(46.0, 7.0 + 1e-4 * (i % 50), 0.0))
-        for i in range(100)
-    )
-    options = PairOptions(exhaustive_up_to=20, sequence_neighbours=2, gps_neighbours=3)
-    pairs = choose_pairs(Capture(views), options)
-    assert len(pairs) == len(set(pairs)) < 100 * 6
-    assert all(a < b for a, b in pairs)
-    assert ("000", "050") in pairs  # the same place, 50 photos later
-    assert ("000", "001") in pairs
-    assert ("000", "030") not in pairs
-    unknown = tuple(View(f"{i:03d}", Path("x"), str(i), 10, 10, "c") for i in range(30))
-    assert len(choose_pairs(Capture(unknown), options)) == 30 * 29 // 2
-    video = choose_pairs(Capture(unknown, is_sequence=True), options)
-    assert ("000", "016") in video
-    assert ("000", "015") not in video
-    looks = np.eye(15)[np.arange(30) % 15]
-    alike = choose_pairs(Capture(unknown), options, looks)
-    assert ("003", "018") in alike

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from recon.capture.gps import GpsPositions, enu_positions
 from recon.errors import BadInputError
-from recon.mapping.georeference import GpsPositions, enu_positions, fit_similarity, georeference, write_georeference
+from recon.mapping.georeference import fit_similarity, georeference, write_georeference
 from recon.mapping.model import UNKNOWN_SCALE, from_scene
 from recon.mapping.pose_graph import inverse
 from recon.mapping.positions import in_gps_metres
