@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from pipelines.train_vision import TOWER, add_matching, bar_updates, school_tower, taught_mixture
+from pipelines.train_vision import TOWER, add_matching, add_regions, bar_updates, school_tower, taught_mixture
 from recon.errors import BadInputError, OutputError
 
 LARGE = "qwen3-vl-4b"
@@ -47,6 +47,9 @@ class TrainOptions:
     """Last steps, over which the learning rate falls to 0."""
     add_matching: bool = False
     """Widen the small checkpoint of --from by channels and heads in which matching is built in."""
+    add_regions: bool = False
+    """Add units that compare regions to the small checkpoint of --from (with --add-matching, or one that has matching),
+    and teach them directly on object data sets with 'regions: true'."""
     school_vision: int = 0
     """First teach the vision tower of a new model (--config), or of one with --add-matching, for so many steps of about
     16 images: dense depth, and with match or pose data sets descriptors and motion."""
@@ -115,6 +118,7 @@ def train(options: TrainOptions) -> None:
         warmup=options.warmup,
         decay=options.decay,
         hold_structure=options.hold_structure,
+        teach_regions=options.add_regions,
         bf16=options.bf16,
         gradient_checkpointing=options.gradient_checkpointing,
         average=options.average,
@@ -128,6 +132,8 @@ def train(options: TrainOptions) -> None:
     )
     if options.add_matching:
         parts = add_matching(parts, mixture)
+    if options.add_regions:
+        parts = add_regions(parts)
     if options.school_vision:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not (options.resume and (options.out / TOWER).is_file()):
             raise BadInputError(
@@ -192,6 +198,10 @@ def _check(options: TrainOptions) -> None:
         raise BadInputError(f"--learning-rate is {options.learning_rate}; accepted: more than 0")
     if options.add_matching and options.from_ is None:
         raise BadInputError("--add-matching widens a checkpoint that answers already; it goes with --from")
+    if options.add_regions and options.from_ is None:
+        raise BadInputError("--add-regions adds to a checkpoint that answers already; it goes with --from")
+    if options.add_regions and options.lora_rank:
+        raise BadInputError("--lora-rank leaves all weights as they are; it does not go with --add-regions")
     if options.school_vision and options.config is None and not options.add_matching:
         raise BadInputError(
             "--school-vision teaches a new model's vision tower; it goes with --config or --add-matching, not with "

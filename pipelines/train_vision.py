@@ -41,6 +41,21 @@ def add_matching(parts: Parts, mixture: Mixture) -> Parts:
     return replace(parts, model=model.train())
 
 
+def add_regions(parts: Parts) -> Parts:
+    """The parts with units that compare regions; those of a model that has them stay.
+
+    Raises:
+        BadInputError: a shape without matching.
+    """
+    from recon.training.regions import with_regions
+
+    try:
+        model = with_regions(parts.model, parts.tokenizer)
+    except ValueError as error:
+        raise BadInputError(f"--add-regions: {error}") from error
+    return replace(parts, model=model.train())
+
+
 def _questions(parts: Parts, mixture: Mixture) -> list[EncodedSample]:
     """A few questions of the mixture's first data set of procedural depth."""
     import numpy as np

@@ -36,6 +36,7 @@ class RoomDataset:
     views: Literal["any", "things"] = "any"
     coarse: bool = False
     hidden: float = HIDDEN_SHARE
+    regions: bool = False
 
     def __len__(self) -> int:
         return self.rooms
@@ -49,7 +50,9 @@ class RoomDataset:
             view = pooled_view(self.pool, self.split, index, profile, self.scenery, shape)
             view = view.flipped() if flip else view
             if self.task == "object":
-                return object_sample(view, dialect, self.questions, rng, self.name, self.layout, self.coarse)
+                return object_sample(
+                    view, dialect, self.questions, rng, self.name, self.layout, self.coarse, self.regions
+                )
             return depth_sample(view, dialect, self.questions, rng, self.name, self.round_m, self.layout)
         pair = pooled_pair(self.pool, self.split, index, profile, self.scenery)
         pair = pair.flipped() if flip else pair

@@ -20,6 +20,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from recon.engine.prompts import PromptWriter, common_prefix_length
 from recon.errors import BadInputError, CheckpointError
+from recon.training.region_targets import RegionTarget, region_batch
 from recon.types import UnifiedImage
 
 IGNORED = -100  # label of a token that is not learned (PyTorch's cross entropy)
@@ -27,10 +28,11 @@ IGNORED = -100  # label of a token that is not learned (PyTorch's cross entropy)
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question in text and the answer that teaches it."""
+    """A question in text and the answer that teaches it; ``region``: what region units learn from it."""
 
     question: str
     answer: str
+    region: RegionTarget | None = None
 
 
 Layout = Literal["packed", "turns"]
@@ -57,7 +59,7 @@ class EncodedSample:
     ``prefix_ids`` [P] and ``prefix_positions`` [3, P]; ``suffixes``: the ids of each [S_i]; ``labels``: what each
     suffix position predicts [S_i]; ``next_position``: where every suffix starts, on all axes; ``pixel_values``
     [patches, features] and ``grids`` [images, 3] of the images; ``dataset`` for the log, with how many unusable items
-    of it were passed over (``skipped``).
+    of it were passed over (``skipped``). ``regions``: what region units learn from each suffix, where they do.
     """
 
     prefix_ids: Tensor
@@ -69,6 +71,7 @@ class EncodedSample:
     grids: Tensor
     dataset: str
     skipped: int = 0
+    regions: tuple[RegionTarget | None, ...] = ()
 
 
 class Encoder:
@@ -134,6 +137,7 @@ class Encoder:
             pixel_values=pictures["pixel_values"],
             grids=grids,
             dataset=sample.dataset,
+            regions=tuple(lesson.region for lesson in sample.lessons) if sample.layout == "packed" else (),
         )
 
     def _conversation(
@@ -176,7 +180,8 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, An
 
     Rows are padded to a common prefix length P and to N slots of S tokens; short suffixes share a slot. ``input_ids``
     and ``labels`` [B, P + N * S], ``position_ids`` [3, B, P + N * S], ``packing``: ``prefix`` [B, P] marks the prefix's
-    real tokens, ``suffixes`` [B, N, S] numbers the suffix of each token within its slot from 1 (0: padding).
+    real tokens, ``suffixes`` [B, N, S] numbers the suffix of each token within its slot from 1 (0: padding). Where
+    region units learn something, ``regions`` says what and at which tokens (``region_targets.region_batch``).
     """
     prefix = max(len(sample.prefix_ids) for sample in samples)
     length = max(len(suffix) for sample in samples for suffix in sample.suffixes)
@@ -200,7 +205,13 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, An
             owners[row, slot, span] = number
             suffix_positions[row, slot, span] = sample.next_position + torch.arange(len(suffix))
     ignored = torch.full((len(samples), prefix), IGNORED)
-    return {
+    taught = [
+        (row, prefix + slot * length + start + int((label != IGNORED).nonzero()[0]), target)
+        for row, sample in enumerate(samples)
+        for label, target, (slot, start, _) in zip(sample.labels, sample.regions, places[row], strict=False)
+        if target is not None
+    ]
+    batch = {
         "input_ids": torch.cat([prefix_ids, suffix_ids.flatten(1)], dim=1),
         "labels": torch.cat([ignored, labels.flatten(1)], dim=1),
         "position_ids": torch.cat([prefix_positions, suffix_positions.flatten(1).expand(3, -1, -1)], dim=2),
@@ -210,6 +221,7 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, An
         "datasets": [sample.dataset for sample in samples],
         "skipped": [sample.skipped for sample in samples],
     }
+    return {**batch, "regions": region_batch(taught)} if taught else batch
 
 
 def _slots(lengths: Sequence[int], size: int) -> list[tuple[int, int, int]]:

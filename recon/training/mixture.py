@@ -225,7 +225,7 @@ def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, whe
 _KINDS: Mapping[str, Any] = {
     "task": str, "rooms": int, "pool": str, "questions": int, "weight": (int, float), "split": str, "scenery": str,
     "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool, "image": dict,
-    "views": str, "coarse": bool, "hidden": (int, float),
+    "views": str, "coarse": bool, "hidden": (int, float), "regions": bool,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "task": TASKS,
@@ -253,6 +253,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
             "views",
             "coarse",
             "hidden",
+            "regions",
         )
         _check_keys(entry, ("task", "rooms", "pool"), optional, place)
     for key, value in entry.items():
@@ -281,7 +282,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         raise BadInputError(f"{place}.views: things are for task object, found task {task!r}")
     if "round_m" in entry and task != "depth":
         raise BadInputError(f"{place}.round_m: it is for depth, found task {task!r}")
-    for key, tasks in (("coarse", ("pose", "object")), ("hidden", ("match",))):
+    for key, tasks in (("coarse", ("pose", "object")), ("hidden", ("match",)), ("regions", ("object",))):
         if key in entry and task not in tasks:
             raise BadInputError(f"{place}.{key}: it is for {' and '.join(tasks)}, found task {task!r}")
     if not 0 <= entry.get("hidden", 0.0) <= 1:
@@ -301,6 +302,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         image=_read_image(entry["image"], f"{place}.image") if "image" in entry else None,
         coarse=entry.get("coarse", False),
         hidden=float(entry.get("hidden", HIDDEN_SHARE)),
+        regions=entry.get("regions", False),
     )
 
 

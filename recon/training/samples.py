@@ -22,6 +22,7 @@ from recon.synth.objects import ViewObject, well_seen
 from recon.training.coarse import coarse_length, coarse_motion
 from recon.training.encode import Layout, Lesson, Sample
 from recon.training.pooled import PooledPair, PooledView
+from recon.training.region_targets import region_target
 from recon.training.sources import BadSampleError
 from recon.types import Camera
 
@@ -233,10 +234,12 @@ def object_sample(
     dataset: str = "object",
     layout: Layout = "packed",
     coarse: bool = False,
+    with_targets: bool = False,
 ) -> Sample:
     """Questions of all categories about things of a view, named by text boxes; comparisons only where they are clear.
 
-    Categories are taken in turn in a random order; no question is asked twice. ``coarse`` rounds lengths.
+    Categories are taken in turn in a random order; no question is asked twice. ``coarse`` rounds lengths;
+    ``with_targets`` adds what region units learn (:mod:`recon.training.region_targets`).
 
     Raises:
         BadSampleError: the view shows nothing that can be asked about.
@@ -259,7 +262,8 @@ def object_sample(
         boxes = [a.box_px, b.box_px][: regions.get_form(name).num_regions]
         question = regions.ask_form(dialect, view.image, name, boxes)
         answer = regions.answer_text(dialect, view.image, name, boxes, value)
-        lessons.setdefault(question.text, Lesson(question.text, answer))
+        target = region_target(view, name, boxes) if with_targets else None
+        lessons.setdefault(question.text, Lesson(question.text, answer, target))
     if not lessons:
         raise BadSampleError(f"view of seed {view.seed}: it shows nothing that can be asked about")
     return Sample((view.image,), tuple(lessons.values()), dataset, layout)

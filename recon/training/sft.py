@@ -28,6 +28,7 @@ from recon.training.checkpoints import average_checkpoints, newest_checkpoint
 from recon.training.encode import IGNORED, Encoder, collate
 from recon.training.mixture import Mixture, MixtureDataset
 from recon.training.optimiser import MatrixOptimiser
+from recon.training.regions import RegionUnits
 from recon.training.structure import trainable_masks
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class SftSettings:
 
     Launched by accelerate, several processes train together: ``batch`` samples each, the mixture's samples dealt out in
     order, so that two processes with 4 learn what one with 8 learns. Under FSDP ``matrix_rate``, ``average``,
-    ``hold_structure`` and ``lora_rank`` are refused: they touch whole matrices.
+    ``hold_structure``, ``teach_regions`` and ``lora_rank`` are refused: they touch whole matrices.
 
     Attributes:
         steps: optimiser steps in all.
@@ -58,6 +59,8 @@ class SftSettings:
             steps out of a high learning rate without lowering it. 1: the last step's own.
         hold_structure: keep the coordinate codes and the pointing of a new model as they were built
             (:func:`recon.training.structure.trainable_masks`); only for models of this project's own making.
+        teach_regions: add the loss of the region units (:mod:`recon.training.regions`) of a model that has them, on
+            samples of data sets with ``regions: true``.
         lora_rank: train low-rank additions of this rank to the text model's matrices (peft) and nothing else; they are
             merged into the weights at the end. 0: train the weights themselves.
         tensorboard: write the log for TensorBoard too, to ``out/tensorboard``.
@@ -80,6 +83,7 @@ class SftSettings:
     log_every: int = 20
     average: int = 1
     hold_structure: bool = False
+    teach_regions: bool = False
     lora_rank: int = 0
     tensorboard: bool = False
     loader_processes: int = 0
@@ -137,6 +141,7 @@ def train(
         data_collator=lambda samples: collate(samples, pad),
         callbacks=callbacks,
         settings=settings,
+        region_units=RegionUnits(model) if settings.teach_regions else None,
     )
     if trainer.is_fsdp_enabled:
         _check_sharded(settings)
@@ -154,6 +159,7 @@ def _check_sharded(settings: SftSettings) -> None:
         "--matrix-rate": settings.matrix_rate > 0,
         "--average": settings.average > 1,
         "--hold-structure": settings.hold_structure,
+        "--add-regions": settings.teach_regions,
         "--lora-rank": settings.lora_rank > 0,
     }
     for option, is_used in used.items():
@@ -253,8 +259,11 @@ def _arguments(out: Path, settings: SftSettings) -> TrainingArguments:
 class _SftTrainer(Trainer):
     """Reads samples in order, computes logits at answers only, and logs the loss of each data set."""
 
-    def __init__(self, *args: Any, settings: SftSettings, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, settings: SftSettings, region_units: RegionUnits | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._region_units = region_units
         self._sums: dict[str, list[float]] = {}
         self._settings = settings
 
@@ -279,6 +288,7 @@ class _SftTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
         inputs = dict(inputs)
+        regions = inputs.pop("regions", None)
         labels, datasets, skipped = (inputs.pop(name) for name in ("labels", "datasets", "skipped"))
         columns = (labels != IGNORED).any(dim=0).nonzero().flatten()  # answers stand at the same columns in most rows
         outputs = model(**inputs, use_cache=False, logits_to_keep=columns)
@@ -294,6 +304,13 @@ class _SftTrainer(Trainer):
             entry[2] += 1
             entry[3] += passed_over
         loss = losses.sum() / self._mean_count(len(losses))
+        if regions is not None and self._region_units is not None:
+            taught = self._region_units.loss(regions)
+            self._sums.setdefault("region units", [0.0, 0.0, 0.0, 0.0])
+            entry = self._sums["region units"]
+            entry[0] += float(taught.detach()) * len(regions["forms"])
+            entry[1] += len(regions["forms"])
+            loss = loss + taught
         return (loss, outputs) if return_outputs else loss
 
     def _mean_count(self, count: int) -> float:
