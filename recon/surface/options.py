@@ -65,12 +65,27 @@ class FuseOptions:
 
 
 @dataclass(frozen=True)
+class TextureOptions:
+    """Texturing a mesh with the photos' own pixels."""
+
+    target_faces: int = 200_000  # simplified to so many triangles first, where the fusion's target_faces doesn't say
+    page_px: int = 4096  # most pixels along a side of a page of the atlas
+    max_pages: int = 4  # what doesn't fit on so many pages is reduced until it does
+    candidates: int = 8  # photos considered per triangle, the best ones
+    min_cosine: float = 0.1  # of the angle between line of sight and normal: flatter than 84 degrees nothing is taken
+    smoothness: float = 0.5  # cost of an edge between two photos; a triangle's worst photo for its best costs 1
+    min_chart_faces: int = 40  # smaller pieces of one photo join a neighbour where its photo shows them
+    padding_px: int = 4  # of the photo around every chart
+
+
+@dataclass(frozen=True)
 class SurfaceOptions:
     """The surface step: dense depth per photo, then one mesh or cloud."""
 
     densify: DensifyOptions = field(default_factory=DensifyOptions)
     multiview: MultiviewOptions = field(default_factory=MultiviewOptions)
     fuse: FuseOptions = field(default_factory=FuseOptions)
+    texture: TextureOptions = field(default_factory=TextureOptions)
     refine: bool = True  # photometric multi-view search; off: the aligned prior alone
     use_sensor_depth: bool = True
     fill: FillPolicy = "trusted"  # where no photo confirms a depth: keep the aligned prior, at low confidence

@@ -30,15 +30,7 @@ def render_mesh(
     colours with a little of the clay's light. ``oversample`` rays per pixel and axis smooth the edges.
     """
     width_px, height_px = camera.width_px, camera.height_px
-    fine = camera.resized(width_px * oversample, height_px * oversample)
-    rotation, translation = cam_from_world[:, :3], cam_from_world[:, 3]
-    fx, fy, cx, cy = fine.fx_fy_cx_cy
-    x = (np.arange(fine.width_px) + 0.5 - cx) / fx
-    y = (np.arange(fine.height_px) + 0.5 - cy) / fy
-    directions = np.stack([*np.meshgrid(x, y), np.ones((fine.height_px, fine.width_px))], axis=-1) @ rotation
-    origin = np.broadcast_to(-rotation.T @ translation, directions.shape)
-    rays = np.concatenate([origin, directions], axis=-1).astype(np.float32)  # [H, W, 6]
-    face, barycentric = _cast(mesh, rays)
+    face, barycentric, directions = cast_camera(mesh, camera, cam_from_world, oversample)
     hit = face >= 0
     image = np.full((*face.shape, 3), _BACKGROUND, dtype=np.float32)
     corners = mesh.faces[face[hit]]  # [K, 3]
@@ -53,6 +45,23 @@ def render_mesh(
     image[hit] = base
     image = image.reshape(height_px, oversample, width_px, oversample, 3).mean(axis=(1, 3))
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def cast_camera(
+    mesh: Mesh, camera: Camera, cam_from_world: NDArray[np.float64], oversample: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
+    """Face seen by each of ``oversample`` rays per pixel and axis (-1: none) [H, W], the weights of its corners
+    [H, W, 3], and the rays' directions in the world [H, W, 3].
+    """
+    fine = camera.resized(camera.width_px * oversample, camera.height_px * oversample)
+    rotation, translation = cam_from_world[:, :3], cam_from_world[:, 3]
+    fx, fy, cx, cy = fine.fx_fy_cx_cy
+    x = (np.arange(fine.width_px) + 0.5 - cx) / fx
+    y = (np.arange(fine.height_px) + 0.5 - cy) / fy
+    directions = np.stack([*np.meshgrid(x, y), np.ones((fine.height_px, fine.width_px))], axis=-1) @ rotation
+    origin = np.broadcast_to(-rotation.T @ translation, directions.shape)
+    face, weights = _cast(mesh, np.concatenate([origin, directions], axis=-1).astype(np.float32))  # rays [H, W, 6]
+    return face, weights, directions
 
 
 def render_mesh_png(

@@ -1,0 +1,150 @@
+"""The texture of a mesh from registered photos, step by step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from recon.surface.build import Photos
+from recon.surface.mesh import UNKNOWN_GREY
+from recon.surface.options import TextureOptions
+from recon.surface.texture.bake import cut_out, empty_pages, finish_page, paint_cells, sample, to_jpeg
+from recon.surface.texture.candidates import Candidates, drop_outliers, estimate_gains
+from recon.surface.texture.charts import cut_charts, place_charts, texel_corners
+from recon.surface.texture.level import level, piece_corners
+from recon.surface.texture.select import pieces, select_photos
+from recon.surface.texture.topology import face_neighbours, face_normals, split_long_edges
+from recon.surface.texture.types import TexturedMesh
+from recon.surface.texture.views import Projector, Visibility, projector
+from recon.surface.types import Mesh
+from recon.types import PosedView
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_LONGEST_EDGE = 0.01  # of the surface's extent: larger triangles are cut
+_SEAM_BLUR_PX = 5
+
+
+def texture_mesh(
+    mesh: Mesh,
+    views: Sequence[PosedView],
+    photos: Photos,
+    options: TextureOptions,
+    invented: NDArray[np.bool_] | None = None,
+    progress: Progress | None = None,
+) -> TexturedMesh:
+    """The mesh with the photos' own pixels on it.
+
+    Every photo is read twice, and only one is in memory at a time.
+
+    Args:
+        mesh: wound so that its triangles face the cameras; its vertex colours stand where no photo shows it. Long edges
+            are cut (:func:`split_long_edges`), so the result has somewhat more triangles.
+        views: the registered photos.
+        photos: their pixels and masks.
+        options: sizes of pages, and how photos are chosen.
+        invented: vertices [V] of surface that was made up: photos that look at its place don't show it.
+        progress: called with (steps done, steps): two per photo and one at the end.
+
+    Raises:
+        SurfaceError: the charts don't fit on the pages.
+    """
+    mesh, made_up = _prepare(mesh, invented)
+    places = [projector(view) for view in views]
+    labels, gains, piece = _choose(mesh, made_up, places, photos, options, progress)
+    seen, unseen = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
+    used = [int(photo) for photo in np.unique(labels[seen])]
+
+    corners = piece_corners(mesh.faces, piece, seen)
+    photo_of_piece = np.full(int(piece.max(initial=0)) + 1, -1, dtype=np.int64)
+    photo_of_piece[piece] = labels
+    photo_of_corner = photo_of_piece[corners.piece]
+    pixels = np.zeros((len(corners.vertex), 2), dtype=np.float32)
+    for photo in used:
+        here = photo_of_corner == photo
+        pixels[here] = places[photo].pixels(vertices[corners.vertex[here]])
+    corners_px = np.zeros((len(labels), 3, 2), dtype=np.float32)
+    corners_px[seen] = pixels[corners.of_face]
+    cut = cut_charts(labels, piece, corners_px, options.padding_px)
+    charts = place_charts(*cut, options.page_px, options.max_pages)
+    texels = texel_corners(charts, corners_px)
+    logger.info("texture: %d charts on pages %s at scale %.3f", len(charts.photo), charts.pages, charts.scale)
+
+    pages = empty_pages(charts)
+    color = np.zeros((len(corners.vertex), 3))
+    for done, photo in enumerate(used):
+        image = places[photo].load(photos)
+        cut_out(pages, charts, photo, image, gains[photo])
+        here = photo_of_corner == photo
+        color[here] = sample(cv2.blur(image, (_SEAM_BLUR_PX, _SEAM_BLUR_PX)), pixels[here]) / gains[photo]
+        _tell(progress, len(views) + 1 + done, 2 * len(views) + 1)
+    offset = np.zeros((len(labels), 3, 3), dtype=np.float32)
+    offset[seen] = level(corners, color)[corners.of_face]
+    painted = np.full((len(mesh.vertices_world_m), 3), UNKNOWN_GREY, np.uint8) if mesh.colors is None else mesh.colors
+    paint_cells(pages, charts, unseen, texels, painted[mesh.faces[unseen]])
+
+    page_of_face = charts.page[charts.of_face].astype(np.int32)
+    jpegs = []
+    for number in range(len(pages)):
+        mine, cells = seen[page_of_face[seen] == number], unseen[page_of_face[unseen] == number]
+        low = np.floor(texels[cells, 0]).astype(np.int64).reshape(-1, 2)
+        jpegs.append(to_jpeg(finish_page(pages[number], texels[mine], offset[mine], low, options.padding_px / 2)))
+        pages[number] = np.zeros((0, 0, 3), np.uint8)
+    _tell(progress, 2 * len(views) + 1, 2 * len(views) + 1)
+    sizes = np.array([(width, height) for height, width in charts.pages], dtype=np.float64).reshape(-1, 2)
+    uv = (texels / sizes[page_of_face][:, None]).astype(np.float32)
+    areas = face_normals(vertices, mesh.faces)[1]
+    share = float(areas[seen].sum() / max(areas.sum(), 1e-30))
+    return TexturedMesh(mesh, uv, page_of_face, tuple(jpegs), share, charts.scale, len(used))
+
+
+def _prepare(mesh: Mesh, invented: NDArray[np.bool_] | None) -> tuple[Mesh, NDArray[np.bool_]]:
+    """The mesh without long edges, and which of its triangles [F] are made up."""
+    vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
+    extent = float(np.linalg.norm(np.subtract(*np.percentile(vertices, [98, 2], axis=0))))
+    split = split_long_edges(mesh, _LONGEST_EDGE * extent) if extent > 0 else mesh
+    if invented is None:
+        return split, np.zeros(len(split.faces), dtype=bool)
+    # New vertices lie on old edges: what their nearest old vertex is, they are.
+    _, nearest = cKDTree(vertices).query(np.asarray(split.vertices_world_m, dtype=np.float64))
+    return split, invented[nearest][split.faces].all(axis=1)
+
+
+def _choose(
+    mesh: Mesh,
+    made_up: NDArray[np.bool_],
+    places: Sequence[Projector],
+    photos: Photos,
+    options: TextureOptions,
+    progress: Progress | None,
+) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
+    """Photo of each triangle [F] (-1: none), gains of the photos [P, 3], connected piece of each triangle [F]."""
+    vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
+    normals, _ = face_normals(vertices, mesh.faces)
+    neighbours = face_neighbours(mesh.faces)
+    edges = vertices[mesh.faces] - vertices[np.roll(mesh.faces, -1, axis=1)]
+    visibility = Visibility(mesh, normals, float(np.median(np.linalg.norm(edges, axis=-1))), options)
+    candidates = Candidates.none(len(mesh.faces), options.candidates)
+    for index, place in enumerate(places):
+        candidates.add(index, visibility.seen_by(place, place.load(photos), photos.mask(place.view.name)))
+        _tell(progress, index + 1, 2 * len(places) + 1)
+    candidates.drop(np.broadcast_to(made_up[:, None], candidates.photo.shape))
+    candidates.drop_poor()
+    gains = estimate_gains(candidates, len(places))
+    outliers = drop_outliers(candidates, gains, neighbours)
+    labels = select_photos(candidates, neighbours, options)
+    _, piece = pieces(labels, neighbours)
+    logger.info("texture: %d of %d triangles seen, %d outliers", (labels >= 0).sum(), len(labels), outliers)
+    return labels, gains, piece
+
+
+def _tell(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
