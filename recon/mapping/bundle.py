@@ -13,24 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import MappingError
+from recon.mapping.bundle_state import BundleOptions, BundleState, Observations
 from recon.mapping.factors import PoseFactors, PositionFactors, RigidFactors
 from recon.mapping.focal_priors import FocalPriors
-from recon.mapping.problem import BundleOptions, BundleState, Observations, Problem
+from recon.mapping.problem import Problem
+from recon.mapping.spread import intrinsics_spread
 
-__all__ = ["BundleOptions", "BundleResult", "BundleState", "Observations", "adjust"]
+__all__ = ["BundleOptions", "BundleResult", "BundleState", "Observations", "adjust", "reprojection_errors"]
 
 Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class BundleResult:
-    """The adjusted state, the reprojection errors [M] in pixels, and the standard deviation of each camera's
-    parameters (0 where fixed).
+    """The adjusted state, the reprojection errors [M] in pixels, and the standard deviations of each camera's
+    parameters (0 where fixed): ``intrinsics_sigma`` if all pixel errors are independent, ``intrinsics_spread`` as the
+    photos themselves show them (:mod:`recon.mapping.spread`).
     """
 
     state: BundleState
     errors_px: Float64Array
     intrinsics_sigma: tuple[Float64Array, ...]
+    intrinsics_spread: tuple[Float64Array, ...]
     cost: float
 
 
@@ -69,5 +73,10 @@ def adjust(
         cost, normal = problem.linearise(state)
         if decrease < options.tolerance:
             break
-    sigma = problem.intrinsics_sigma(normal)
-    return BundleResult(state, problem.errors_px(state), sigma, cost)
+    sigma, spread = intrinsics_spread(problem, state)
+    return BundleResult(state, problem.errors_px(state), sigma, spread, cost)
+
+
+def reprojection_errors(state: BundleState, observations: Observations) -> Float64Array:
+    """Reprojection errors [M] in pixels as the state is; infinite behind the camera."""
+    return Problem(state, observations, BundleOptions(), None, None, None, None).errors_px(state)

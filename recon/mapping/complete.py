@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from recon.capture.folder import load_pixels
 from recon.evidence.features import image_ids
 from recon.mapping.answers import Placement
-from recon.mapping.bundle import BundleOptions, BundleState, Observations, adjust
+from recon.mapping.bundle import BundleOptions, BundleState, Observations, adjust, reprojection_errors
 from recon.mapping.factors import PoseFactors
 from recon.mapping.model import MapModel, prune
 from recon.mapping.pose_graph import compose, inverse
@@ -168,7 +168,7 @@ def _observed(
         observations,
         np.zeros((num, 3), dtype=np.uint8),
     )
-    errors = adjust(full.state, observations, BundleOptions(max_iterations=0)).errors_px
+    errors = reprojection_errors(full.state, observations)
     full = prune(full, errors <= limit_px)
     return (full.state, full.observations) if len(full.observations.view) else None
 

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 Float64Array = NDArray[np.float64]
 
+_ROUGH = 1e-4  # relative decrease of the cost at which the mapper's adjustments end
+_GROWTH = 1.3  # of the model, after which all of it is adjusted again
+
 
 @dataclass(frozen=True)
 class MapperOptions:
@@ -171,6 +174,10 @@ def _incremental(options: MapperOptions, lenient: bool, constant: set[int]) -> p
     settings.structure_less_registration_fallback = False
     settings.max_num_models = 10
     settings.init_num_trials = 50
+    # What the mapper adjusts to the last digit, the last adjustment of the map adjusts again.
+    settings.ba_global_function_tolerance = settings.ba_local_function_tolerance = _ROUGH
+    settings.ba_global_frames_ratio = settings.ba_global_points_ratio = _GROWTH
+    settings.ba_global_max_refinements, settings.ba_local_max_refinements = 2, 1
     if lenient:
         settings.mapper.init_min_num_inliers = 30
         settings.mapper.init_min_tri_angle = 4.0

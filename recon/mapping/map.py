@@ -29,7 +29,7 @@ from recon.evidence.looks import photo_looks
 from recon.evidence.pairs import PairOptions, choose_pairs
 from recon.evidence.subpixel import SubpixelOptions
 from recon.mapping.answers import answered_scale, in_answered_metres, place, pose_factors
-from recon.mapping.bundle import BundleOptions, adjust
+from recon.mapping.bundle import reprojection_errors
 from recon.mapping.coarse import sharpen
 from recon.mapping.complete import complete_map
 from recon.mapping.focal_priors import focal_priors
@@ -117,7 +117,7 @@ def build_map(
 
     def adjusted(current: MapModel) -> tuple[MapModel, NDArray[np.float64]]:
         if np.isfinite(current.observations.depth).any():  # RGB-D: the depth maps have placed the photos
-            return current, adjust(current.state, current.observations, BundleOptions(max_iterations=0)).errors_px
+            return current, reprojection_errors(current.state, current.observations)
         positions = None
         if len(current.observations.view) <= options.refine.max_observations:
             current, positions = in_gps_metres(current, capture)

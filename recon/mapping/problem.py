@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 from recon.evidence.features import to_colmap_camera
+from recon.mapping.bundle_state import BundleOptions, BundleState, Observations
 from recon.mapping.factors import PoseFactors, PositionFactors, RigidFactors, cauchy, moved
 from recon.mapping.focal_priors import FocalPriors
 from recon.mapping.schur import NormalEquations, Structure, accumulate, sum_by
@@ -20,48 +21,15 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Observations:
-    """M observations: ``view`` [M], ``point`` [M], ``pixels`` [M, 2]; ``depth`` [M] measured z-depth in the map's unit
-    (NaN where none) with ``depth_log_sigma`` [M].
+class Rows:
+    """The observations' weighted residuals [R, M] and their derivatives by what each touches of the cameras [R, B, M]
+    and by its point [R, 3, M]; ``cost`` is the sum of their losses.
     """
 
-    view: IntArray
-    point: IntArray
-    pixels: Float64Array
-    depth: Float64Array
-    depth_log_sigma: Float64Array
-
-    def select(self, keep: NDArray[np.bool_] | IntArray) -> Observations:
-        return Observations(*(getattr(self, f.name)[keep] for f in dataclasses.fields(self)))
-
-
-@dataclass(frozen=True)
-class BundleState:
-    """Adjusted: ``poses`` [N, 3, 4] cam_from_world, ``cameras`` with ``camera_of_view`` [N], ``points`` [P, 3]."""
-
-    poses: Float64Array
-    cameras: tuple[Camera, ...]
-    camera_of_view: IntArray
-    points: Float64Array
-
-
-@dataclass(frozen=True)
-class BundleOptions:
-    """What is refined and how much is believed.
-
-    ``pixel_sigma`` is the standard deviation of a good keypoint, ``loss_scale`` the Cauchy scale in sigmas.
-    ``principal_point_sigma`` is the prior's spread as a fraction of the image's longer side.
-    """
-
-    refine_focal: bool = True
-    refine_distortion: bool = True
-    refine_principal_point: bool = False
-    principal_point_sigma: float = 0.02
-    distortion_sigma: float = 0.5
-    pixel_sigma: float = 0.5
-    loss_scale: float = 2.0
-    max_iterations: int = 40
-    tolerance: float = 1e-6
+    cost: float
+    residual: Float64Array
+    by_camera: Float64Array
+    by_point: Float64Array
 
 
 class Problem:
@@ -91,16 +59,20 @@ class Problem:
         bounds = np.searchsorted(obs.view, np.arange(self.num_views + 1))
         seen = np.flatnonzero(np.diff(bounds))
         self.slices = [(int(v), slice(bounds[v], bounds[v + 1])) for v in seen]  # of every photo's observations
-        width = max((len(r) for r in self.refined), default=0)
         camera = state.camera_of_view[obs.view]
         self.rows_of_camera = [np.flatnonzero(camera == c) for c in range(len(state.cameras))]
-        columns = np.full((6 + width, len(camera)), self.num_columns, dtype=np.int64)
-        columns[:6] = 6 * obs.view + np.arange(6)[:, None]
-        for c, rows in enumerate(self.rows_of_camera):
-            columns[6 : 6 + len(self.refined[c]), rows] = self.offset[c] + np.arange(len(self.refined[c]))[:, None]
-        self.structure = Structure(columns, obs.point, self.num_columns, len(state.points))
         self.has_depth = np.isfinite(obs.depth)
         self.num_rows = 3 if self.has_depth.any() else 2  # residuals of an observation: x, y, depth
+
+    @cached_property
+    def structure(self) -> Structure:
+        """What every observation touches; only adjusting needs it."""
+        width = max((len(r) for r in self.refined), default=0)
+        columns = np.full((6 + width, len(self.obs.view)), self.num_columns, dtype=np.int64)
+        columns[:6] = 6 * self.obs.view + np.arange(6)[:, None]
+        for c, rows in enumerate(self.rows_of_camera):
+            columns[6 : 6 + len(self.refined[c]), rows] = self.offset[c] + np.arange(len(self.refined[c]))[:, None]
+        return Structure(columns, self.obs.point, self.num_columns, len(self.start.points))
 
     def _refined(self, camera: Camera) -> IntArray:
         info = to_colmap_camera(camera, 1)
@@ -196,25 +168,34 @@ class Problem:
             result.append((self.offset[c] + np.arange(len(refined)), residual[refined], inverse[refined]))
         return result
 
-    def linearise(self, state: BundleState) -> tuple[float, NormalEquations]:
-        """Cost and normal equations at ``state``."""
-        obs, structure = self.obs, self.structure
+    def rows(self, state: BundleState) -> Rows:
+        """The observations' weighted residuals and Jacobians at ``state``."""
         residual, points_cam = self._residuals(state)
         total, weights = self._weights(residual)
         by_camera_point, by_intrinsics = self._jacobians(state, points_cam)
         root = np.sqrt(weights)
-        r = residual * root
         j_cam = by_camera_point * root[:, None]  # d residual / d point in camera, [R, 3, M]
         # cam point' = exp(w) X_c + v: d/dw = X_c x j, d/dv = j
-        j_c = np.empty((self.num_rows, len(structure.columns), len(obs.view)))  # [R, B, M]
+        j_c = np.empty((self.num_rows, len(self.structure.columns), len(self.obs.view)))
         (x, y, z), (jx, jy, jz) = points_cam.T, j_cam.transpose(1, 0, 2)
         j_c[:, 0], j_c[:, 1], j_c[:, 2] = y * jz - z * jy, z * jx - x * jz, x * jy - y * jx
         j_c[:, 3:6] = j_cam
         j_c[:, 6:] = by_intrinsics * root[:, None]
-        c, p = self.num_columns, len(state.points)
-        hcc, bc, j_point = np.zeros((c + 1, c + 1)), np.zeros(c + 1), np.empty_like(j_cam)
+        j_point = np.empty_like(j_cam)
         for view, mine in self.slices:
             j_point[:, :, mine] = state.poses[view, :, :3].T @ j_cam[:, :, mine]
+        return Rows(total, residual * root, j_c, j_point)
+
+    def linearise(self, state: BundleState) -> tuple[float, NormalEquations]:
+        """Cost and normal equations at ``state``."""
+        return self.normal_equations(state, self.rows(state))
+
+    def normal_equations(self, state: BundleState, rows: Rows) -> tuple[float, NormalEquations]:
+        """Cost and normal equations of the observations' ``rows`` at ``state`` and of all factors."""
+        obs, structure, r, j_c, j_point = self.obs, self.structure, rows.residual, rows.by_camera, rows.by_point
+        c, p = self.num_columns, len(state.points)
+        hcc, bc = np.zeros((c + 1, c + 1)), np.zeros(c + 1)
+        for _, mine in self.slices:
             block, columns = j_c[:, :, mine], structure.columns[:, mine.start]
             hcc[np.ix_(columns, columns)] += (block @ block.transpose(0, 2, 1)).sum(axis=0)
             bc[columns] -= (block @ r[:, mine, None])[:, :, 0].sum(axis=0)
@@ -226,7 +207,7 @@ class Problem:
         hcp = j_c[0, :, None] * j_point[0]  # [B, 3, M]
         for k in range(1, self.num_rows):
             hcp += j_c[k, :, None] * j_point[k]
-        total += self._add_factors(state, hcc, bc)
+        total = rows.cost + self._add_factors(state, hcc, bc)
         return total, NormalEquations(hcc[:c, :c], bc[:c], hpp, bp, hcp, structure)
 
     def _jacobians(self, state: BundleState, points_cam: Float64Array) -> tuple[Float64Array, Float64Array]:
@@ -293,19 +274,3 @@ class Problem:
             cameras.append(dataclasses.replace(camera, params=tuple(float(v) for v in params)))
         poses = moved(state.poses, camera_step[: 6 * self.num_views].reshape(-1, 6))
         return BundleState(poses, tuple(cameras), state.camera_of_view, state.points + point_step)
-
-    def intrinsics_sigma(self, normal: NormalEquations) -> tuple[Float64Array, ...]:
-        """Standard deviations of the intrinsics; gauge freedoms do not touch them, so a tiny damping settles those."""
-        result = [np.zeros(len(camera.params)) for camera in self.start.cameras]
-        count = self.num_columns - 6 * self.num_views
-        if count:
-            s, _, _ = normal.schur(1e-9)
-            try:
-                unit = np.eye(self.num_columns)[:, -count:]
-                variance = np.diag(cho_solve(cho_factor(s), unit)[-count:])
-            except np.linalg.LinAlgError:
-                variance = np.full(count, np.inf)
-            for c, refined in enumerate(self.refined):
-                first = self.offset[c] - 6 * self.num_views
-                result[c][refined] = np.sqrt(np.maximum(variance[first : first + len(refined)], 0.0))
-        return tuple(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,12 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.mapping.answers import with_own_spread
-from recon.mapping.bundle import BundleOptions, BundleResult, BundleState, adjust
+from recon.mapping.bundle import BundleOptions, BundleResult, BundleState, adjust, reprojection_errors
 from recon.mapping.factors import PoseFactors, PositionFactors
 from recon.mapping.focal_priors import FocalPriors
 from recon.mapping.incremental import bundle_with_colmap
 from recon.mapping.model import MapModel, prune, to_reconstruction
+from recon.mapping.valley import num_focals, with_known_focals
 from recon.types import Camera
 
 _log = logging.getLogger(__name__)
@@ -24,8 +25,9 @@ _log = logging.getLogger(__name__)
 _MIN_BALANCE = 3.0  # relative poses per photo below which they don't judge the pixels
 _MAX_STRAIN = 6.0  # median squared residual of a relative pose (five numbers: 4.4 when all is as stated)
 _MAX_DOUBLINGS = 5
-_IN_A_VALLEY = 100  # iterations where photos leave a focal length open
 _ROUGH = 1e-4  # relative decrease of the cost at which a round that another one follows ends
+_FINE = 1e-5  # in the last round: a hundredth of it moves no lens by more than 0.02 px and takes three times as long
+_MIN_EVIDENCE = 20.0  # squared spreads between the principal point and the centre from which it is refined
 
 
 @dataclass(frozen=True)
@@ -66,44 +68,49 @@ def refine(
         pose_factors is not None or position_factors is not None or bool(np.isfinite(model.observations.depth).any())
     )
     small = len(model.observations.view) <= options.max_observations
-    priors = focal_priors if small and not constant_intrinsics else None
     bundle = BundleOptions(refine_focal=not constant_intrinsics, refine_distortion=not constant_intrinsics)
 
-    def run(current: MapModel, settings: BundleOptions) -> BundleResult:
-        if with_extras:
-            return adjust(current.state, current.observations, settings, pose_factors, position_factors, None, priors)
-        result = _colmap_adjust(current, settings, options.num_threads)
-        return result if priors is None else _with_priors(current, result, priors, settings, options.num_threads)
+    def solve(current: MapModel, settings: BundleOptions, known: FocalPriors | None = None) -> BundleResult:
+        if not with_extras and known is None:
+            return _colmap_adjust(current, settings, options.num_threads)
+        return adjust(current.state, current.observations, settings, pose_factors, position_factors, None, known)
 
     # What the first rounds find is adjusted again: they need not converge to the last digit. Without further evidence
     # the first only asks for errors: the mapper has just adjusted the same pixels.
-    first = dataclasses.replace(bundle, tolerance=_ROUGH)
-    result = (
-        run(model, first)
-        if with_extras
-        else adjust(model.state, model.observations, dataclasses.replace(first, max_iterations=0))
-    )
+    result = solve(model, _rough(bundle)) if with_extras else None
     for round_ in range(options.rounds):
-        model = dataclasses.replace(model, state=result.state)
-        keep = result.errors_px <= options.max_error_px
-        model = prune(model, keep)
-        errors = result.errors_px[np.isfinite(result.errors_px)]
-        noise_px = float(np.median(errors)) / 1.1774  # of one coordinate, from the median of a Rayleigh distribution
+        model = _settled(model, result)
+        errors = reprojection_errors(model.state, model.observations) if result is None else result.errors_px
+        model = prune(model, errors <= options.max_error_px)
+        noise_px = float(np.median(errors[np.isfinite(errors)])) / 1.1774  # of one coordinate: median of a Rayleigh
         bundle = dataclasses.replace(bundle, pixel_sigma=max(noise_px, 0.05))
-        judged = pose_factors is not None or round_ < options.rounds - 1
-        result = run(model, dataclasses.replace(bundle, tolerance=_ROUGH) if judged else bundle)
-    if pose_factors is not None:
-        result, bundle = _balanced(model, result, bundle, pose_factors, run)
-    if options.principal_point != "fixed" and not constant_intrinsics and small:
-        free = run(
-            dataclasses.replace(model, state=result.state), dataclasses.replace(bundle, refine_principal_point=True)
-        )
-        if options.principal_point == "free" or _is_supported(free, result, options):
-            result = free
+        last, result = round_ == options.rounds - 1, None
+        if with_extras or not last:
+            result = solve(model, bundle if last and pose_factors is None else _rough(bundle))
+    noise_px = bundle.pixel_sigma
+    if pose_factors is not None and result is not None:
+        result, bundle = _balanced(model, result, bundle, pose_factors, solve)
+    model = _settled(model, result)
+    may_be_free = options.principal_point != "fixed" and not constant_intrinsics and small
+    free = _with_principal_point(model, bundle, options, solve) if may_be_free else None
+    if free is not None:
+        result, bundle = free, dataclasses.replace(bundle, refine_principal_point=True)
+    elif result is None:
+        result = solve(model, bundle)
+    if focal_priors is not None and small and not constant_intrinsics:
+        result = with_known_focals(model, result, focal_priors, bundle, noise_px, solve)
     model = dataclasses.replace(model, state=result.state)
     keep = result.errors_px <= options.max_error_px
     alive = np.bincount(model.observations.point[keep], minlength=len(model.state.points)) >= 2
     return prune(model, keep), result.errors_px[keep & alive[model.observations.point]]
+
+
+def _rough(bundle: BundleOptions) -> BundleOptions:
+    return dataclasses.replace(bundle, tolerance=_ROUGH)
+
+
+def _settled(model: MapModel, result: BundleResult | None) -> MapModel:
+    return model if result is None else dataclasses.replace(model, state=result.state)
 
 
 def _balanced(
@@ -111,7 +118,7 @@ def _balanced(
     result: BundleResult,
     bundle: BundleOptions,
     factors: PoseFactors,
-    run: Callable[[MapModel, BundleOptions], BundleResult],
+    solve: Callable[[MapModel, BundleOptions], BundleResult],
 ) -> tuple[BundleResult, BundleOptions]:
     """Believes the pixels less where many relative poses say that their errors are not independent.
 
@@ -134,8 +141,8 @@ def _balanced(
             break
         bundle = dataclasses.replace(bundle, pixel_sigma=2 * bundle.pixel_sigma)
         rough = dataclasses.replace(bundle, tolerance=_ROUGH)
-        result = run(dataclasses.replace(model, state=result.state), rough)
-    result = run(dataclasses.replace(model, state=result.state), bundle)
+        result = solve(dataclasses.replace(model, state=result.state), rough)
+    result = solve(dataclasses.replace(model, state=result.state), bundle)
     if strain(result) < start:
         _log.info(
             "relative poses: median squared residual %.1f -> %.1f at %.1f px", start, strain(result), bundle.pixel_sigma
@@ -143,54 +150,47 @@ def _balanced(
     return result, bundle
 
 
-def _is_supported(free: BundleResult, fixed: BundleResult, options: RefineOptions) -> bool:
-    """Whether a free principal point is well determined for every camera and lowers the cost clearly.
+def _with_principal_point(
+    model: MapModel,
+    bundle: BundleOptions,
+    options: RefineOptions,
+    solve: Callable[[MapModel, BundleOptions], BundleResult],
+) -> BundleResult | None:
+    """The adjustment with a free principal point; None where it is not well determined for every camera, or the data
+    say nothing against the centre.
 
     Photos that look at one plane or never turn about the optical axis do not tell the principal point from a small
-    rotation; its posterior spread then stays near the prior's, and it is left at the centre.
+    rotation; its posterior spread then stays near the prior's. That is seen before anything is adjusted.
     """
-    for camera, sigma in zip(free.state.cameras, free.intrinsics_sigma, strict=True):
-        first = 1 if len(camera.params) - len(camera.distortion) == 3 else 2
-        spread = float(sigma[first : first + 2].max()) / max(camera.width_px, camera.height_px)
-        _log.info("principal point spread %.2e of the longer side, cost %.1f -> %.1f", spread, fixed.cost, free.cost)
-        if spread > options.max_principal_sigma:
-            return False
-    return free.cost < fixed.cost - 20.0
+    free = dataclasses.replace(bundle, refine_principal_point=True)
+    if options.principal_point == "free":
+        return solve(model, free)
+    guess = adjust(model.state, model.observations, dataclasses.replace(free, max_iterations=0))
+    if _widest_principal_point(guess.state.cameras, guess.intrinsics_sigma) > options.max_principal_sigma:
+        return None
+    result = solve(model, free)
+    cameras = result.state.cameras
+    if _widest_principal_point(cameras, result.intrinsics_spread) > options.max_principal_sigma:
+        return None
+    evidence = 0.0
+    for before, camera, spread in zip(model.state.cameras, cameras, result.intrinsics_spread, strict=True):
+        mine = _principal_point(camera)
+        shift = np.array(camera.params[mine]) - np.array(before.params[mine])
+        evidence = max(evidence, float(np.max(np.abs(shift) / spread[mine])))
+    _log.info("principal point: %.1f spreads from where it was", evidence)
+    return result if evidence**2 > _MIN_EVIDENCE else None
 
 
-def _with_priors(
-    model: MapModel, result: BundleResult, priors: FocalPriors, bundle: BundleOptions, num_threads: int
-) -> BundleResult:
-    """The result of the photos alone, or what known focal lengths make of it where the photos leave them open.
-
-    Photos that leave a focal length open leave a long valley, along which an adjustment creeps: so the focal lengths
-    are set first, to what was known and to what both say together, the rest is fitted to them, and the last steps move
-    all of it. The better of both ends is the result.
-    """
-    cameras, sigmas = result.state.cameras, []
-    for camera, sigma in zip(cameras, result.intrinsics_sigma, strict=True):
-        num_focals = len(camera.params) - len(camera.distortion) - 2
-        sigmas.append(float(sigma[:num_focals].max()))
-    focal = np.array([camera.focal_px for camera in cameras])
-    joined = priors.joined(focal, np.array(sigmas))
-    if joined is None:
-        return result
-    known = np.where(np.isfinite(priors.log_sigma), priors.focal_px, focal)
-    rest = dataclasses.replace(bundle, refine_focal=False, refine_distortion=False, refine_principal_point=False)
-    ends = []
-    for start in (known, joined):
-        set_to = tuple(_with_focal(camera, factor) for camera, factor in zip(cameras, start / focal, strict=True))
-        begun = dataclasses.replace(model, state=dataclasses.replace(result.state, cameras=set_to))
-        fitted = _colmap_adjust(begun, rest, num_threads).state
-        patient = dataclasses.replace(bundle, max_iterations=_IN_A_VALLEY)
-        ends.append(adjust(fitted, model.observations, patient, focal_priors=priors))
-    return min(ends, key=lambda end: end.cost)
+def _principal_point(camera: Camera) -> slice:
+    return slice(num_focals(camera), num_focals(camera) + 2)
 
 
-def _with_focal(camera: Camera, factor: float) -> Camera:
-    num_focals = len(camera.params) - len(camera.distortion) - 2
-    params = tuple(p * factor if i < num_focals else p for i, p in enumerate(camera.params))
-    return dataclasses.replace(camera, params=params)
+def _widest_principal_point(cameras: Sequence[Camera], sigmas: Sequence[NDArray[np.float64]]) -> float:
+    """The largest spread of a principal point, as a fraction of the photo's longer side."""
+    return max(
+        float(sigma[_principal_point(camera)].max()) / max(camera.width_px, camera.height_px)
+        for camera, sigma in zip(cameras, sigmas, strict=True)
+    )
 
 
 def _colmap_adjust(model: MapModel, bundle: BundleOptions, num_threads: int) -> BundleResult:
@@ -204,7 +204,7 @@ def _colmap_adjust(model: MapModel, bundle: BundleOptions, num_threads: int) -> 
     settings.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     settings.ceres.loss_function_scale = bundle.loss_scale * bundle.pixel_sigma
     settings.ceres.solver_options.num_threads = num_threads
-    settings.ceres.solver_options.function_tolerance = 1e-7
+    settings.ceres.solver_options.function_tolerance = _FINE
     bundle_with_colmap(reconstruction, settings)
     state = BundleState(
         poses=np.array([reconstruction.image(i + 1).cam_from_world().matrix() for i in range(len(model.names))]),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recon.cameras.pinhole import unproject
 from recon.capture.folder import load_pixels
 from recon.capture.masks import load_sensor_depth
-from recon.mapping.bundle import BundleOptions, BundleState, Observations, adjust
+from recon.mapping.bundle import BundleState, Observations, reprojection_errors
 from recon.mapping.dense import align_surfaces, surface_map
 from recon.mapping.factors import RigidFactors
 from recon.mapping.model import MapModel, prune
@@ -145,10 +145,9 @@ def _without_outliers(model: MapModel, options: RgbdOptions) -> MapModel | None:
     The poses stay those of the depth maps: colour and depth of common sensors disagree by some pixels (their shutters
     and clocks differ), and an adjustment of the colour pixels would bend the depth out of shape.
     """
-    fixed = BundleOptions(pixel_sigma=options.max_error_px, max_iterations=0)
     for threshold_px in (2 * options.max_error_px, options.max_error_px):
         if len(model.observations.view) == 0:
             return None
-        errors = adjust(model.state, model.observations, fixed).errors_px
+        errors = reprojection_errors(model.state, model.observations)
         model = prune(model, errors <= threshold_px)
     return model if len(model.observations.view) else None
