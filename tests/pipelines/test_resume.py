@@ -100,8 +100,8 @@ def test_kills_at_every_stage_change_nothing(
     workspace = tmp_path / "mesh-workspace"
     for mark in (
         workspace / "images" / "2.png",  # in the middle of importing
-        workspace / "evidence" / "depth answers",  # after the first photo's answers
         workspace / "stages" / "features.db",
+        workspace / "evidence" / "depth answers",  # after the first photo's answers
         workspace / "stages" / "map.started",
         workspace / "dense",
         workspace / "stages" / "mesh.started",
@@ -146,7 +146,7 @@ def test_overwrite_starts_anew(uninterrupted: Path, few_photos: Path, mute_check
     """A killed --overwrite run leaves no earlier stage to be believed."""
     workspace = tmp_path / "mesh-workspace"
     line = arguments(few_photos, tmp_path / "mesh.ply", mute_checkpoint)
-    kill_when((workspace / "stages" / "features.started").exists, line)
+    kill_when((workspace / "stages" / "map.started").exists, line)
     answers, first, last = (workspace / p for p in ("evidence/depth answers", "images/0.png", "images/4.png"))
     assert len(list(answers.iterdir())) == 5
     first.write_bytes(b"rubbish")
