@@ -50,6 +50,10 @@ class Options:
     """of the results (.ply .pcd for clouds)"""
     as_: Annotated[Literal["mesh", "cloud"], arg(name="as")] = "mesh"
     """what to make"""
+    texture: bool = False
+    """put the photos' own pixels on the meshes (--format glb or obj)"""
+    texture_size: int | None = None
+    """most pixels along a side of the texture's pages (default: 4096)"""
     watertight: bool = False
     """close all holes of the mesh; what is made up is grey, and its share is said"""
     sky_removal: Literal["auto", "on", "off"] = "auto"

@@ -20,15 +20,16 @@ from recon.cameras.remap import warp
 from recon.errors import BadInputError
 from recon.evaluation.trajectory import align_cameras
 from recon.interop.lidar import write_laz
-from recon.interop.meshes import WorldAxes, read_cloud, read_mesh, write_cloud, write_mesh
+from recon.interop.meshes import read_cloud, write_cloud, write_mesh
 from recon.interop.photoset import write_nerfstudio, write_splat
 from recon.interop.run import depth_files
+from recon.interop.textured import TEXTURED_FORMATS, write_textured
 from recon.interop.trajectory import write_tum
 from recon.interop.undistorted import undistort_scene
 from recon.mapping.georeference import georeference
 from recon.mapping.model import write_model
 from recon.surface.store import read_depth_map
-from recon.surface.types import DepthMap, Mesh, PointCloud
+from recon.surface.types import DepthMap, PointCloud
 from recon.types import Camera, Capture, ImageArray, Scene, View
 
 __all__ = ["Options", "export", "run"]
@@ -44,8 +45,8 @@ class Options:
     """Write a finished run in the form that another tool reads.
 
     Folders: colmap (photos, database and model), nerfstudio (undistorted photos, transforms.json, depth, masks),
-    undistorted (photos and model), splat (for Gaussian-splatting trainers). Files: glb (metres, y up), ply, obj, stl,
-    pcd, laz (UTM, needs GPS), tum (trajectory).
+    undistorted (photos and model), splat (for Gaussian-splatting trainers). Files: glb (metres, y up) and obj (textured
+    where the run is), ply, stl, pcd, laz (UTM, needs GPS), tum (trajectory).
     """
 
     run: Positional[Path]
@@ -97,10 +98,18 @@ def export(
                 made.mkdir()
                 (made / MARKER).write_text(f"vlm3-recon export, {format_}\n", encoding="utf-8")
             else:
-                made = staging / f"export.{target.suffix.lstrip('.').lower() or format_}"
+                made = staging / f"{target.stem}.{target.suffix.lstrip('.').lower() or format_}"
             notes = WRITERS[format_](opened, made)
+            beside = [file for file in sorted(staging.iterdir()) if file != made]  # materials and pictures of an .obj
+            for file in beside:
+                if (target.parent / file.name).exists() and not overwrite:
+                    raise BadInputError(
+                        f"--out {target}: {file.name} beside it is there already; name another or add --overwrite"
+                    )
             if target.is_dir():
                 shutil.rmtree(target)
+            for file in beside:
+                file.replace(target.parent / file.name)
             made.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -212,8 +221,11 @@ def _mesh(opened: Run, path: Path) -> tuple[str, ...]:
             write_cloud(read_cloud(source), path)
             return ()
         raise BadInputError(f"{source}: is a cloud; {path.suffix[1:]} holds meshes only; accepted: ply, pcd, laz")
-    axes = _axes(opened)
-    write_mesh(read_mesh(source, axes), path, axes)
+    textured = opened.textured()
+    if textured is not None and path.suffix in TEXTURED_FORMATS:
+        write_textured(textured, path, opened.axes)
+    else:
+        write_mesh(opened.mesh(source), path, opened.axes)
     return _unit_note(opened)
 
 
@@ -256,12 +268,8 @@ def _cloud(opened: Run) -> PointCloud:
     source = _output(opened)
     if not opened.output_is_mesh:
         return read_cloud(source)
-    mesh: Mesh = read_mesh(source, _axes(opened))
+    mesh = opened.mesh(source)
     return PointCloud(mesh.vertices_world_m, mesh.colors, mesh.normals)
-
-
-def _axes(opened: Run) -> WorldAxes:
-    return "enu" if opened.scene.georeference is not None else "opencv"
 
 
 def _thinned(cloud: PointCloud, count: int) -> PointCloud:

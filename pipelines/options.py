@@ -17,9 +17,12 @@ from recon.cameras.intrinsics import CameraOptions
 from recon.capture.options import CaptureOptions
 from recon.errors import BadInputError
 from recon.interop.meshes import check_mesh_path
+from recon.interop.textured import check_textured_path
 from recon.mapping.map import MapOptions
 from recon.surface.options import SurfaceOptions
 from recon.types import Capture
+
+LEAST_PAGE_PX, MOST_PAGE_PX = 256, 16_384  # the largest picture that graphics cards commonly take
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Options:
     """size of the smallest detail of the surface (default: from the photos' resolution)"""
     target_faces: int | None = None
     """simplify the mesh to about this many triangles"""
+    texture: bool = False
+    """put the photos' own pixels on the mesh (.glb .obj), simplified to --target-faces (default then: 200000)"""
+    texture_size: int | None = None
+    """most pixels along a side of the texture's pages (default: 4096)"""
     watertight: bool = False
     """close all holes of the mesh; what is made up is grey, and its share is said"""
     sky_removal: Literal["auto", "on", "off"] = "auto"
@@ -79,7 +86,12 @@ class Options:
             watertight=fuse.watertight or self.watertight,
             remove_sky=fuse.remove_sky or self.sky_removal == "on",
         )
-        return dataclasses.replace(self.surface, fuse=fuse, device=self.models.device)
+        texture = self.surface.texture
+        if self.texture and fuse.target_faces is None:
+            fuse = dataclasses.replace(fuse, target_faces=texture.target_faces)
+        if self.texture_size is not None:
+            texture = dataclasses.replace(texture, page_px=self.texture_size)
+        return dataclasses.replace(self.surface, fuse=fuse, texture=texture, device=self.models.device)
 
     def check(self) -> None:
         """Finds what can't work before anything is done.
@@ -95,9 +107,13 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise BadInputError(f"--{name.replace('_', '-')} must be positive, found {value}")
-        if self.as_ == "cloud" and (self.watertight or self.target_faces is not None):
-            option = "--watertight" if self.watertight else "--target-faces"
+        of_meshes = {
+            "--watertight": self.watertight, "--target-faces": self.target_faces is not None, "--texture": self.texture,
+        }  # fmt: skip
+        if self.as_ == "cloud" and any(of_meshes.values()):
+            option = next(name for name, given in of_meshes.items() if given)
             raise BadInputError(f"{option} is about meshes; found --as cloud")
+        self._check_texture()
         if self.known_distance is not None:
             first, second, metres = self.known_distance
             if not 0 < metres < float("inf"):
@@ -110,6 +126,17 @@ class Options:
             raise BadInputError(f"--workspace {self.workspace}: is the folder of photos itself; name another")
         if os.path.realpath(self.out) == os.path.realpath(self.scene):
             raise BadInputError(f"--out {self.out}: is the scene itself; name another file")
+
+    def _check_texture(self) -> None:
+        if self.texture:
+            check_textured_path(self.out, "--texture: ")
+        elif self.texture_size is not None:
+            raise BadInputError("--texture-size says how large the pages of --texture are; add --texture")
+        page_px = self.surface_options.texture.page_px
+        if not LEAST_PAGE_PX <= page_px <= MOST_PAGE_PX:
+            raise BadInputError(
+                f"--texture-size must be between {LEAST_PAGE_PX} and {MOST_PAGE_PX} pixels, found {page_px}"
+            )
 
     def check_photos(self, capture: Capture) -> None:
         """The photos of ``--known-distance`` must be there; raises BadInputError naming those that are."""

@@ -19,6 +19,7 @@ from pipelines.progress import Progress, progress_bar
 from pipelines.records import encode, fingerprint
 from pipelines.report.write import NAME as REPORT_NAME
 from pipelines.report.write import write_report
+from pipelines.runs import TEXTURE_STAGE
 from pipelines.stages import Stages, code_version
 from pipelines.summary import Summary
 from pipelines.workspace import (
@@ -37,6 +38,7 @@ from recon.evidence.features import extract_features, image_ids, match_features
 from recon.evidence.looks import photo_looks
 from recon.evidence.pairs import choose_pairs, most_pairs
 from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
+from recon.interop.textured import textured_files, write_textured
 from recon.mapping.doubts import doubts
 from recon.mapping.georeference import georeference, write_georeference
 from recon.mapping.map import build_map
@@ -45,9 +47,12 @@ from recon.mapping.scale import apply_scale, estimate_scale
 from recon.mapping.single import NOTICE as SINGLE_PHOTO
 from recon.mapping.single import single_photo_scene
 from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps
-from recon.surface.meshing import build_mesh
+from recon.surface.meshing import BuiltMesh, build_mesh
+from recon.surface.options import FuseOptions, TextureOptions
 from recon.surface.sky import WithoutSky
 from recon.surface.store import FolderDepthStore
+from recon.surface.texture.build import texture_mesh
+from recon.surface.texture.types import TexturedMesh
 from recon.types import Camera, Capture, DepthSamples, Matches, RelativePose, Scene, Task
 
 logger = logging.getLogger(__name__)
@@ -161,7 +166,7 @@ def _reconstruct(
 
     depth = make_depth_maps(stages, options, capture, scene, evidence)
     outdoors = any(view.gps is not None for view in capture.views)
-    size = make_surface(stages, options, depth, scene, outdoors)
+    size = make_surface(stages, options, depth, capture, scene, outdoors)
     summary.vertices, summary.faces = size.vertices, size.faces
     for note in size.notes:
         _notify(summary, note, options.quiet)
@@ -305,14 +310,11 @@ def make_depth_maps(
     stages: Stages, options: Options, capture: Capture, scene: Scene, evidence: Evidence
 ) -> tuple[SurfaceDepth, str]:
     """Dense depth of every registered photo, and the key of all that it depends on."""
-    surface = dataclasses.replace(options.surface_options, fuse=type(options.surface.fuse)())  # fusing comes later
+    # fusing and texturing come later
+    surface = dataclasses.replace(options.surface_options, fuse=FuseOptions(), texture=TextureOptions())
     key = fingerprint(code_version("surface"), _photo_keys(capture), scene, evidence.depths, surface)[:20]
     folder = stages.workspace.dense / key
-    photos = Photos(
-        pixels=lambda name: load_pixels(capture.view(name)),
-        sensor_depth=lambda name: load_sensor_depth(capture.view(name)),
-        mask=lambda name: load_mask(capture.view(name)),
-    )
+    photos = _photos(capture)
     with stages.report("dense depth") as report, progress_bar("dense depth", "steps", stages.quiet) as progress:
         for other in stages.workspace.dense.glob("*"):
             if other != folder:
@@ -324,7 +326,7 @@ def make_depth_maps(
 
 
 def make_surface(
-    stages: Stages, options: Options, depth: tuple[SurfaceDepth, str], scene: Scene, outdoors: bool
+    stages: Stages, options: Options, depth: tuple[SurfaceDepth, str], capture: Capture, scene: Scene, outdoors: bool
 ) -> ResultSize:
     """The mesh or cloud, written to where the user wants it."""
     maps, key = depth
@@ -332,6 +334,8 @@ def make_surface(
     if options.sky_removal == "auto" and outdoors:
         fuse = dataclasses.replace(fuse, remove_sky=True)
     axes: WorldAxes = "enu" if scene.georeference is not None else "opencv"
+    if options.texture:
+        return make_textured(stages, options, depth, capture, scene, fuse, axes)
 
     def compute(progress: Progress) -> ResultSize:
         if options.as_ == "cloud":
@@ -345,6 +349,43 @@ def make_surface(
     return stages.run(
         options.as_, ResultSize, [key, fuse, str(options.out), axes], compute,
         room="interop", unit="depth maps", outputs=[options.out.absolute()],
+        counts=lambda size: {"vertices": size.vertices, "faces": size.faces},
+    )  # fmt: skip
+
+
+def make_textured(
+    stages: Stages,
+    options: Options,
+    depth: tuple[SurfaceDepth, str],
+    capture: Capture,
+    scene: Scene,
+    fuse: FuseOptions,
+    axes: WorldAxes,
+) -> ResultSize:
+    """The mesh with the photos' pixels on it: kept in the workspace, and written to where the user wants it."""
+    maps, key = depth
+    texture = options.surface_options.texture
+    built: BuiltMesh = stages.run(
+        "fusion", BuiltMesh, [key, fuse], lambda progress: build_mesh(maps.depth_maps, fuse, progress),
+        room="surface", unit="depth maps", counts=lambda found: {"faces": len(found.mesh.faces)},
+    )  # fmt: skip
+    textured: TexturedMesh = stages.run(
+        TEXTURE_STAGE, TexturedMesh, [key, fuse, texture],
+        lambda progress: texture_mesh(
+            built.mesh, scene.views, _photos(capture), texture, built.invented, progress
+        ),
+        room="surface", unit="steps",
+        counts=lambda found: {"pages": len(found.pages), "photos": found.photos_used},
+    )  # fmt: skip
+    mesh = textured.mesh
+
+    def compute(progress: Progress) -> ResultSize:
+        write_textured(textured, options.out, axes)
+        return ResultSize(len(mesh.vertices_world_m), len(mesh.faces), (*built.notes, *textured.doubts()))
+
+    return stages.run(
+        "mesh", ResultSize, ["textured", key, fuse, texture, str(options.out), axes], compute,
+        room="interop", outputs=textured_files(options.out.absolute(), len(textured.pages)),
         counts=lambda size: {"vertices": size.vertices, "faces": size.faces},
     )  # fmt: skip
 
@@ -383,6 +424,14 @@ def _has_trusted_depth(models: Mapping[Task, TaskModel], capture: Capture) -> bo
     """Whether depth in metres that may be believed is there (sensor) or can be asked for."""
     sensor = any(view.depth_path is not None for view in capture.views)
     return sensor or ("depth" in models and models["depth"].offers_task and models["depth"].trusted)
+
+
+def _photos(capture: Capture) -> Photos:
+    return Photos(
+        pixels=lambda name: load_pixels(capture.view(name)),
+        sensor_depth=lambda name: load_sensor_depth(capture.view(name)),
+        mask=lambda name: load_mask(capture.view(name)),
+    )
 
 
 def _feature_database(workspace: Workspace) -> Path:

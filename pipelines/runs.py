@@ -11,8 +11,13 @@ from pipelines.workspace import Workspace
 from recon.capture.records import read_record
 from recon.errors import BadInputError
 from recon.interop.clouds import ply_header
+from recon.interop.meshes import WorldAxes, read_mesh
 from recon.interop.run import find_workspace, output_of, read_summary
+from recon.surface.texture.types import TexturedMesh
+from recon.surface.types import Mesh
 from recon.types import GpsFix, Scene
+
+TEXTURE_STAGE = "texture"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,31 @@ class Run:
         if self.output is None or self.output.suffix.lower() == ".pcd":
             return False
         return self.output.suffix.lower() != ".ply" or ply_header(self.output).faces > 0
+
+    def textured(self) -> TexturedMesh | None:
+        """The textured mesh that the output is; None when it has no texture, or the workspace none any more."""
+        settings, recorded = self.summary.get("settings") or {}, Path(str(self.summary.get("output", "")))
+        if not settings.get("texture") or self.output is None or self.output.name != recorded.name:
+            return None
+        path = self.workspace.stages / f"{TEXTURE_STAGE}.npz"
+        stored: tuple[TexturedMesh, dict[str, int]] | None = load_record(
+            path, tuple[TexturedMesh, dict[str, int]], None
+        )
+        return stored[0] if stored is not None else None
+
+    def mesh(self, path: Path) -> Mesh:
+        """The mesh of the output, which lies at ``path``; without its texture, with colours at its vertices.
+
+        Raises:
+            BadInputError: the file is damaged.
+        """
+        textured = self.textured()
+        return textured.mesh if textured is not None else read_mesh(path, self.axes)
+
+    @property
+    def axes(self) -> WorldAxes:
+        """The axes of the map: east, north, up where GPS says so."""
+        return "enu" if self.scene.georeference is not None else "opencv"
 
     def gps(self) -> dict[str, GpsFix]:
         """GPS fixes of the photos, by name."""

@@ -72,10 +72,13 @@ def serve(opened: Run, options: Options, wait: Callable[[], object]) -> None:
 
 def show(opened: Run, options: Options) -> Viewer:
     """Starts a server with the run's scene."""
-    surface = _surface(opened, options)
+    textured = opened.textured()
+    if textured is not None and len(textured.mesh.faces) > options.max_faces:
+        textured = None  # thinned, it would not fit its pictures any more
+    surface = _surface(opened, options) if textured is None else textured.mesh
     server = start_server(options.port, opened.workspace.root.name.removesuffix("-workspace"))
     try:
-        return Viewer(server, opened, surface)
+        return Viewer(server, opened, surface, textured)
     except BaseException:
         server.stop()
         raise
@@ -87,7 +90,8 @@ def _surface(opened: Run, options: Options) -> Mesh | PointCloud | None:
     if path is None:
         return None
     if opened.output_is_mesh:
-        mesh = map_mesh(path, "enu" if opened.scene.georeference is not None else "opencv")
+        textured = opened.textured()
+        mesh = textured.mesh if textured is not None else map_mesh(path, opened.axes)
         thin = cluster_vertices(mesh, options.max_faces)
         vertices, faces = np.asarray(thin.vertices_world_m), np.asarray(thin.faces)
         if not len(faces) or faces.min() < 0 or faces.max() >= len(vertices) or not np.isfinite(vertices).all():

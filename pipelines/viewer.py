@@ -23,9 +23,11 @@ from pipelines.runs import Run
 from recon.cameras.pinhole import rays
 from recon.errors import BadInputError
 from recon.evaluation.measure import Measurement, hit_mesh, hit_points, measure
-from recon.interop.gltf import write_glb
+from recon.interop.gltf import write_glb, write_textured_glb
 from recon.interop.run import depth_files
+from recon.interop.textured import split_pages
 from recon.surface.store import read_depth_map
+from recon.surface.texture.types import TexturedMesh
 from recon.surface.types import Mesh, PointCloud
 
 HOST = "127.0.0.1"
@@ -66,12 +68,16 @@ def start_server(port: int, label: str) -> Any:
 
 
 class Viewer:
-    """The scene of a run on a server: nodes ``/mesh`` or ``/cloud`` (the ``surface`` given), ``/points`` of the map,
+    """The scene of a run on a server: nodes ``/mesh`` or ``/cloud`` (the ``surface`` given, which
+    shows as ``textured`` if that is there), ``/points`` of the map,
     ``/cameras/PHOTO``, ``/depth`` of the chosen photo, ``/measured``.
     """
 
-    def __init__(self, server: Any, run: Run, surface: Mesh | PointCloud | None) -> None:
+    def __init__(
+        self, server: Any, run: Run, surface: Mesh | PointCloud | None, textured: TexturedMesh | None = None
+    ) -> None:
         self.server, self.run, self.scene, self.surface = server, run, run.scene, surface
+        self.textured = textured
         self.depth_files = depth_files(run.workspace.root)
         self.depth_node: Any = None
         self.surface_node: Any = None
@@ -101,8 +107,11 @@ class Viewer:
         scene, surface = self.server.scene, self.surface
         if isinstance(surface, Mesh):
             content = io.BytesIO()
-            vertices = np.asarray(surface.vertices_world_m, dtype=np.float32)
-            write_glb(content, vertices, surface.faces.astype(np.uint32), surface.colors)
+            if self.textured is not None:
+                write_textured_glb(content, split_pages(self.textured, np.eye(3)))
+            else:
+                vertices = np.asarray(surface.vertices_world_m, dtype=np.float32)
+                write_glb(content, vertices, surface.faces.astype(np.uint32), surface.colors)
             self.surface_node = scene.add_glb("/mesh", content.getvalue(), cast_shadow=False, receive_shadow=False)
         elif surface is not None:
             self.surface_node = self._add_points("/cloud", surface.points_world_m, surface.colors, 0.002)

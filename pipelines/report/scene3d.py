@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from pipelines.report.axes import Axes, Viewpoint, extents, find_axes, find_viewpoint
 from pipelines.report.packing import pack, quantised
+from pipelines.report.texture import packed_texture
 from pipelines.runs import Run
 from recon.errors import ReconError
 from recon.interop.clouds import ply_header, read_points
 from recon.interop.mapped_mesh import map_mesh
 from recon.interop.meshes import read_cloud
+from recon.surface.texture.types import TexturedMesh
 from recon.surface.thin import cluster_vertices
 from recon.surface.types import Mesh, PointCloud
 from recon.types import PosedView, Scene
@@ -48,7 +50,8 @@ def view_3d(run: Run, max_faces: int, max_points: int, pictured: Mapping[str, in
     A surface that can't be read is left out, with the reason in ``surface``.
     """
     scene = run.scene
-    surface, said = _surface(run, max_faces, max_points)
+    textured = run.textured()
+    surface, said = _surface(run, textured, max_faces, max_points)
     if isinstance(surface, Mesh):
         spots = np.asarray(surface.vertices_world_m, dtype=np.float64)
     elif surface is not None:
@@ -73,7 +76,9 @@ def view_3d(run: Run, max_faces: int, max_points: int, pictured: Mapping[str, in
         "frustum": _frustum_size(scene, viewpoint.size),
         "cameras": [_camera(view, pictured) for view in scene.views],
     }
-    if isinstance(surface, Mesh):
+    if textured is not None and surface is textured.mesh:
+        data["mesh"] = packed_texture(textured)
+    elif isinstance(surface, Mesh):
         places, low, size = quantised(np.asarray(surface.vertices_world_m))
         faces = surface.faces.astype(np.uint32)
         data["mesh"] = {"low": low, "size": size, "position": pack(places), "index": pack(faces)}
@@ -86,12 +91,14 @@ def view_3d(run: Run, max_faces: int, max_points: int, pictured: Mapping[str, in
     return View3D(data, axes, viewpoint, extents(some, axes), said, len(points), some[:: max(1, len(some) // 4000)])
 
 
-def _surface(run: Run, max_faces: int, max_points: int) -> tuple[Mesh | PointCloud | None, str]:
+def _surface(
+    run: Run, textured: TexturedMesh | None, max_faces: int, max_points: int
+) -> tuple[Mesh | PointCloud | None, str]:
     if run.output is None:
         return None, "The surface is not beside the workspace any more; the view shows the map's points."
     try:
         if run.output_is_mesh:
-            mesh = map_mesh(run.output, "enu" if run.scene.georeference is not None else "opencv")
+            mesh = textured.mesh if textured is not None else map_mesh(run.output, run.axes)
             thin = cluster_vertices(mesh, max_faces)
             if len(thin.faces) == 0:
                 return None, f"{run.output.name} has no triangles that can be drawn."
@@ -99,10 +106,11 @@ def _surface(run: Run, max_faces: int, max_points: int) -> tuple[Mesh | PointClo
                 vertices = np.asarray(mesh.vertices_world_m)
                 if not np.isfinite(vertices).all() or mesh.faces.min() < 0 or mesh.faces.max() >= len(vertices):
                     return None, f"{run.output.name} is damaged: triangles without a place."
-                return mesh, f"All {len(mesh.faces):,} triangles of {run.output.name} are shown."
+                how = ", with its texture made smaller" if textured is not None else ""
+                return mesh, f"All {len(mesh.faces):,} triangles of {run.output.name} are shown{how}."
             return thin, (
                 f"Shown are {len(thin.faces):,} triangles, thinned evenly from the {len(mesh.faces):,} of "
-                f"{run.output.name}."
+                f"{run.output.name}{', without their texture' if textured is not None else ''}."
             )
         cloud, total = _cloud(run, max_points)
     except (ReconError, OSError, ValueError) as error:

@@ -26,7 +26,7 @@ MESH_FORMATS = (".ply", ".obj", ".stl", ".glb")
 CLOUD_FORMATS = (".ply", ".pcd")
 WorldAxes = Literal["opencv", "enu"]
 
-_GLTF_FROM_WORLD = {
+GLTF_FROM_WORLD = {
     "opencv": np.diag([1.0, -1.0, -1.0]),  # y down, z forward -> y up, z backward
     "enu": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),  # east north up -> x, -z, y
 }
@@ -57,7 +57,7 @@ def write_mesh(mesh: Mesh, path: Path, world_axes: WorldAxes = "opencv") -> None
     if len(mesh.faces) == 0:
         raise OutputError(f"{path}: the mesh is empty, nothing was written")
     if path.suffix.lower() == ".glb":
-        turn = _GLTF_FROM_WORLD[world_axes]
+        turn = GLTF_FROM_WORLD[world_axes]
         normals = None if mesh.normals is None else (mesh.normals @ turn.T).astype(np.float32)
         vertices = (np.asarray(mesh.vertices_world_m) @ turn.T).astype(np.float32)
         faces = mesh.faces.astype(np.uint32)
@@ -116,7 +116,7 @@ def read_mesh(path: Path, world_axes: WorldAxes = "opencv") -> Mesh:
     if len(faces) == 0:
         raise BadInputError(f"{path}: holds no triangles; a mesh is wanted ({' '.join(MESH_FORMATS)})")
     is_gltf = path.suffix.lower() == ".glb"
-    turn = _GLTF_FROM_WORLD[world_axes] if is_gltf else np.eye(3)
+    turn = GLTF_FROM_WORLD[world_axes] if is_gltf else np.eye(3)
     normals = (np.asarray(legacy.vertex_normals) @ turn).astype(np.float32) if legacy.has_vertex_normals() else None
     colors = None
     if legacy.has_vertex_colors():
@@ -169,7 +169,7 @@ def _write_atomically(path: Path, write: Callable[[str], bool]) -> None:
             written = write(temporary)
         if not written or os.path.getsize(temporary) == 0:
             raise OutputError(f"{path}: Open3D could not write the file; is the disk full?")
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a result is an ordinary one
+        os.chmod(temporary, 0o666 & ~umask())  # mkstemp makes private files; a result is an ordinary one
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -181,7 +181,7 @@ def _write_atomically(path: Path, write: Callable[[str], bool]) -> None:
             os.unlink(temporary)
 
 
-def _umask() -> int:
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from recon.errors import SurfaceError
 from recon.surface.close import close
@@ -25,10 +27,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class BuiltMesh:
-    """A mesh, and what its user should know about it, one sentence each."""
+    """A mesh, and what its user should know about it, one sentence each; ``invented`` are the vertices [V] of surface
+    that was made up to close it, None where nothing was.
+    """
 
     mesh: Mesh
     notes: tuple[str, ...] = ()
+    invented: NDArray[np.bool_] | None = None
 
 
 def build_mesh(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: Progress | None = None) -> BuiltMesh:
@@ -59,7 +64,9 @@ def build_mesh(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: P
         colors = np.where(invented[:, None], np.uint8(UNKNOWN_GREY), mesh.colors)
         mesh = Mesh(mesh.vertices_world_m, mesh.faces, colors, mesh.normals)
     if options.target_faces is not None:
-        mesh = simplify(mesh, options.target_faces)
+        fine, mesh = mesh, simplify(mesh, options.target_faces)
+        if invented is not None:
+            invented = invented[cKDTree(fine.vertices_world_m).query(mesh.vertices_world_m)[1]]
         if options.watertight and not is_closed(mesh.faces):
             raise SurfaceError(
                 f"--target-faces {options.target_faces}: simplified that far the mesh is not watertight any more; "
@@ -67,4 +74,4 @@ def build_mesh(depth_maps: Sequence[DepthMap], options: FuseOptions, progress: P
             )
     for note in notes:
         logger.info("%s", note)
-    return BuiltMesh(mesh, tuple(notes))
+    return BuiltMesh(mesh, tuple(notes), invented)

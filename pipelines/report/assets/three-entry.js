@@ -2,6 +2,6 @@
 export {
   AmbientLight, BufferAttribute, BufferGeometry, Color, ColorManagement, DirectionalLight, FrontSide, HemisphereLight,
   LinearSRGBColorSpace, LineBasicMaterial, LineSegments, Mesh, MeshBasicMaterial, MeshLambertMaterial, PerspectiveCamera,
-  Points, PointsMaterial, Scene, Vector3, WebGLRenderer,
+  Points, PointsMaterial, Scene, Texture, Vector3, WebGLRenderer,
 } from "three";
 export { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";

@@ -33,9 +33,29 @@
   async function geometryOf(part) {
     const geometry = new THREE.BufferGeometry();
     geometry.setAttribute("position", new THREE.BufferAttribute(await unpack(part.position), 3, true));
+    if (part.uv) geometry.setAttribute("uv", new THREE.BufferAttribute(await unpack(part.uv), 2, true));
+    if (part.normal) {
+      const turned = (await unpack(part.normal)).map((value) => value - 128); // as bytes with a sign
+      geometry.setAttribute("normal", new THREE.BufferAttribute(new Int8Array(turned.buffer), 3, true));
+    }
     if (part.color) geometry.setAttribute("color", new THREE.BufferAttribute(await unpack(part.color), 3, true));
     if (part.index) geometry.setIndex(new THREE.BufferAttribute(await unpack(part.index), 1));
     return geometry;
+  }
+
+  // A material for the picture of each page of a texture; the triangles of a page follow one another.
+  async function paintedWith(pages, geometry) {
+    return Promise.all(pages.map(async (page, i) => {
+      geometry.addGroup(page.start, page.count, i);
+      const image = new Image();
+      image.src = page.picture;
+      await image.decode();
+      const map = new THREE.Texture(image);
+      map.flipY = false;
+      map.anisotropy = 4;
+      map.needsUpdate = true;
+      return new THREE.MeshBasicMaterial({ map });
+    }));
   }
 
   function placed(object, part) {
@@ -266,7 +286,7 @@
       const toggle = name === "shading" ? shade : (on) => { layers[name].visible = on; redraw(); };
       button.disabled = !layers[name === "shading" ? "mesh" : name];
       button.hidden = button.disabled;
-      if (name === "shading" && layers.mesh && !layers.mesh.geometry.hasAttribute("color")) button.hidden = true;
+      if (name === "shading" && layers.mesh && !shading.plain) button.hidden = true;
       if (!button.disabled && name !== "shading") toggle(button.getAttribute("aria-pressed") === "true");
       button.addEventListener("click", () => {
         const on = button.getAttribute("aria-pressed") !== "true";
@@ -329,11 +349,11 @@
     renderer.outputColorSpace = THREE.LinearSRGBColorSpace;
     if (data.mesh) {
       const geometry = await geometryOf(data.mesh);
-      const colored = geometry.hasAttribute("color");
-      shading.plain = new THREE.MeshBasicMaterial({ vertexColors: true });
+      if (data.mesh.pages) shading.plain = await paintedWith(data.mesh.pages, geometry);
+      else if (geometry.hasAttribute("color")) shading.plain = new THREE.MeshBasicMaterial({ vertexColors: true });
       shading.shaded = new THREE.MeshLambertMaterial({ color: 0xd8d4cc });
-      layers.mesh = placed(new THREE.Mesh(geometry, colored ? shading.plain : shading.shaded), data.mesh);
-      if (!colored) geometry.computeVertexNormals();
+      layers.mesh = placed(new THREE.Mesh(geometry, shading.plain ?? shading.shaded), data.mesh);
+      if (!shading.plain) geometry.computeVertexNormals();
       const light = new THREE.DirectionalLight(0xffffff, 2.2);
       camera.add(light);
       scene.add(camera, new THREE.AmbientLight(0xffffff, 1.1));

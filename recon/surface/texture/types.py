@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from recon.surface.types import Mesh
 
+_MOSTLY = 0.9  # of the area: less is worth a word
+_FULL_SIZE = 0.95  # of the photos' own
+
 
 @dataclass(frozen=True)
 class TexturedMesh:
@@ -28,3 +31,18 @@ class TexturedMesh:
     seen_share: float
     scale: float
     photos_used: int
+
+    def doubts(self) -> tuple[str, ...]:
+        """What the user should know about the texture, one sentence each; nothing where all is well."""
+        notes = []
+        if self.seen_share < _MOSTLY:
+            notes.append(
+                f"photos show {self.seen_share:.0%} of the textured mesh's area whole and unhidden; the rest has the "
+                "colours of its vertices"
+            )
+        if self.scale < _FULL_SIZE:
+            notes.append(
+                f"the texture has {self.scale:.0%} of the photos' resolution, which is what fits on its "
+                f"{len(self.pages)} pages; --texture-size makes them larger"
+            )
+        return tuple(notes)
