@@ -131,8 +131,8 @@ def public_profile() -> CheckpointProfile:
 _SHORT = ("depth", "corr", "pose")
 
 
-def oracle_of(scene: Path, seed: int) -> Oracle:
-    """An oracle that knows a capture's photos, cameras, depth and poses (``gt/`` beside ``images/``)."""
+def known_views(scene: Path) -> list[OracleView]:
+    """A capture's photos with their cameras, depth and poses (``gt/`` beside ``images/``)."""
     truth = read_folder(scene)
     cameras, poses, _ = read_ground_truth(scene / "gt" / "cameras.json")
     assert truth.load_depth is not None
@@ -143,7 +143,12 @@ def oracle_of(scene: Path, seed: int) -> Oracle:
         with Image.open(scene / "images" / name) as image:
             pixels = np.asarray(image.convert("RGB"))
         views.append(OracleView(name, pixels, cameras[name], truth.load_depth(name).depth_m, poses[name]))
-    return Oracle(views, public_profile(), seed=seed)
+    return views
+
+
+def oracle_of(scene: Path, seed: int) -> Oracle:
+    """An oracle that knows a capture's photos."""
+    return Oracle(known_views(scene), public_profile(), seed=seed)
 
 
 def oracle_models(scene: Path, seed: int, tasks: tuple[Task, ...]) -> dict[Task, TaskModel]:

@@ -1,92 +1,327 @@
-"""Dense depth from the same number of questions, spent evenly or coarse to fine; answers by the oracle, in text.
+"""Where a photo's depth questions should go: plans against spending the same budget evenly, answer for answer.
 
-    python -m benchmarks.question_planning --out benchmarks/results/question_planning.json
+    python -m benchmarks.question_planning --keep FOLDER --out benchmarks/results/question_planning.json
 
-Rooms of the test split, one photo each. No map is there to align to: the median ratio of each photo is divided out, as
-the alignment would do.
+Rooms of the validation split, with their true poses and with exact points at their corners, so that nothing but the
+questions differs. Each room's photometric depth is found once, around a prior from 256 even answers, and its confirmed
+pixels are shared; what is measured is the depth of all other pixels, which rests on the answers. Plans, each within the
+same budget:
+
+- ``uniform`` and ``coarse-to-fine``: those of ``--planning``;
+- ``low-texture``: a third on an even grid, the rest evenly where windows of the photo vary too little to be matched;
+- ``unconfirmed``: a third on an even grid, the rest evenly where no neighbouring photo confirms a depth. The questions
+  would have to come after the map for this;
+- ``exact``: an even grid whose answers are true, to see what better answers would be worth.
+
+Answers are the oracle's, in text; the same question has the same answer in every plan. Rows are written when they are
+done, and the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import cv2
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
-from benchmarks.oracle import public_profile
+from benchmarks.oracle import known_views, public_profile
+from benchmarks.oracle_scoring import textured
 from benchmarks.provenance import provenance
+from recon.cameras import pinhole
+from recon.evaluation.bootstrap import bootstrap
 from recon.evidence.depth import ask_depth
 from recon.questions.sampling import Planning
-from recon.surface.densify import dense_depth
-from recon.surface.frames import Frame
-from recon.surface.options import DensifyOptions
-from recon.synth.dataset import random_view, split_seed
-from recon.synth.oracle import Oracle, OracleView
-from recon.synth.render import SynthView
-from recon.types import View
+from recon.surface.build import Photos, build_depth_maps
+from recon.surface.consistency import contradicted
+from recon.surface.densify import complete, photo_to_frame
+from recon.surface.frames import choose_neighbours, make_frame
+from recon.surface.options import MultiviewOptions, SurfaceOptions
+from recon.surface.store import FolderDepthStore, StoredDepthMaps
+from recon.surface.types import DepthMap
+from recon.synth.capture import SynthCaptureOptions, write_capture
+from recon.synth.dataset import split_seed
+from recon.synth.oracle import Oracle, OracleErrors, OracleView
+from recon.types import DepthSamples, MetricScale, PosedView, Scene, View
+
+PLANS = ("uniform", "coarse-to-fine", "unconfirmed", "low-texture", "exact")
+COARSE_SHARE = 1 / 3
+CORNERS = 100  # points per photo at most
+STEP = 0.03  # relative difference of depth around a corner that lies on an edge of something: no point of the map
+SAME_DEPTH = 0.01  # of a point's own depth and the photo's there, when it is seen
 
 
 @dataclass(frozen=True)
 class Options:
     """What is asked."""
 
-    rooms: int = 10
+    rooms: tuple[int, ...] = (0, 1, 2)
+    """of the validation split"""
     seeds: tuple[int, ...] = (0, 1)
     """of the oracle's errors"""
-    budgets: tuple[int, ...] = (128, 256, 512)
-    solve_px: int = 192
-    """long side of the grid on which depth is interpolated"""
+    budgets: tuple[int, ...] = (256, 64)
+    plans: tuple[str, ...] = PLANS
+    """see above"""
+    views: int = 12
+    """photos of a room"""
+    every: int = 3
+    """the first, and every so manieth photo after it, is measured"""
+    width: int = 640
+    """of a photo"""
+    work_px: int = 320
+    """long side of the depth maps"""
+    keep: Path | None = None
+    """folder for captures and photometric depth (default: a temporary one)"""
     out: Path | None = None
     """JSON file to write"""
 
 
-def relative_errors(view: SynthView, oracle: Oracle, budget: int, planning: Planning, solve_px: int) -> np.ndarray:
-    """|depth / truth - 1| of every pixel, the median ratio divided out, [N]."""
-    photo = View("photo", Path(), "", view.camera.width_px, view.camera.height_px, "")
-    samples = ask_depth(oracle, photo, view.image, view.camera, budget, planning=planning)
-    none = np.empty(0)
-    frame = Frame(
-        "photo", view.image, view.camera, view.camera, view.cam_from_world,
-        none.astype(np.int64), none.reshape(0, 2), none,
+@dataclass(frozen=True)
+class Room:
+    """What is the same for all plans: photos with their truth, a map, photometric depth, and by photo what neighbours
+    confirm of it (NaN elsewhere)."""
+
+    views: list[OracleView]
+    scene: Scene
+    surface: SurfaceOptions
+    photometric: dict[str, DepthMap]
+    confirmed: dict[str, DepthMap]
+    neighbours: dict[str, tuple[str, ...]]
+
+
+def make_room(index: int, folder: Path, options: Options) -> Room:
+    """A room of the split with its photometric depth; both are kept in ``folder``."""
+    capture = folder / f"validation-{index}"
+    if not (capture / "gt" / "mesh.ply").is_file():
+        size = SynthCaptureOptions(
+            num_views=options.views, depth_views=options.views, width_px=options.width,
+            height_px=options.width * 3 // 4, focal_px=482.0 * options.width / 640,
+        )  # fmt: skip
+        write_capture(capture, split_seed("validation", index), options=size)
+    views = known_views(capture)
+    scene = true_scene(views)
+    photos = Photos({view.name: view.image for view in views}.__getitem__)
+    surface = SurfaceOptions(multiview=MultiviewOptions(work_px=options.work_px), device="cpu")
+    store = FolderDepthStore(folder / f"validation-{index}-{options.work_px}px")
+    oracle = Oracle(views, public_profile(), seed=options.seeds[0])
+    even = [ask(view, oracle, 256, "uniform") for view in views]
+    build_depth_maps(scene, photos, even, surface, store)
+    # Without samples nothing is filled: what is left is what neighbours confirm.
+    confirmed = build_depth_maps(scene, photos, [], surface, _PhotometricOf(store)).depth_maps
+    multiview = surface.multiview
+    return Room(
+        views, scene, surface,
+        {depth_map.name: depth_map for depth_map in StoredDepthMaps(store, "photometric", [v.name for v in views])},
+        {depth_map.name: depth_map for depth_map in confirmed},
+        choose_neighbours(scene, multiview.num_neighbours, multiview.min_angle_deg, multiview.max_angle_deg),
     )  # fmt: skip
-    depth_map = dense_depth(frame, [samples], True, DensifyOptions(solve_px=solve_px))
-    assert depth_map is not None
-    ratio = (depth_map.depth_m / view.depth_m)[np.isfinite(view.depth_m)]
-    return np.abs(ratio / np.median(ratio) - 1)
+
+
+class _PhotometricOf:
+    """A store's photometric maps; everything else is kept in memory."""
+
+    def __init__(self, store: FolderDepthStore) -> None:
+        self._store = store
+        self._maps: dict[tuple[str, str], DepthMap] = {}
+
+    def load(self, stage: Any, name: str) -> DepthMap | None:
+        return self._store.load(stage, name) if stage == "photometric" else self._maps.get((stage, name))
+
+    def save(self, stage: Any, depth_map: DepthMap) -> None:
+        self._maps[stage, depth_map.name] = depth_map
+
+
+def true_scene(views: Sequence[OracleView]) -> Scene:
+    """A map as structure from motion would leave it, without its errors: points at corners of the photos, away from
+    edges of things, each seen where it projects to and is not hidden."""
+    points = np.concatenate([_corners(view) for view in views])  # [P, 3]
+    posed = []
+    for view in views:
+        points_cam = points @ view.cam_from_world[:, :3].T + view.cam_from_world[:, 3]
+        pixels = pinhole.project(view.camera, points_cam)
+        with np.errstate(invalid="ignore"):
+            inside = (pixels >= 0).all(axis=1) & (pixels < [view.camera.width_px, view.camera.height_px]).all(axis=1)
+        ids = np.nonzero(inside & (points_cam[:, 2] > 0))[0]
+        column, row = pixels[ids].astype(np.int64).T
+        with np.errstate(invalid="ignore"):
+            ids = ids[np.abs(view.depth_m[row, column] / points_cam[ids, 2] - 1) < SAME_DEPTH]
+        posed.append(PosedView(view.name, view.camera, view.cam_from_world, ids, pixels[ids]))
+    nothing = np.zeros(len(points))
+    metric = MetricScale(1.0, 1.0, 1.0, ("truth",), ())
+    return Scene(tuple(posed), points, np.zeros((len(points), 3), np.uint8), nothing, (), metric)
+
+
+def _corners(view: OracleView) -> NDArray[np.float64]:
+    """World points [N, 3] at corners of a photo."""
+    grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
+    found = cv2.goodFeaturesToTrack(grey, CORNERS, 0.01, view.camera.width_px / 60)
+    column, row = found.reshape(-1, 2).astype(np.int64).T  # positions are pixel indices
+    window = np.ones((7, 7), np.uint8)
+    smooth = cv2.dilate(view.depth_m, window) / cv2.erode(view.depth_m, window) - 1 < STEP
+    column, row = column[smooth[row, column]], row[smooth[row, column]]
+    rays = pinhole.rays(view.camera, np.stack([column, row], axis=-1) + 0.5)
+    points_cam = rays / rays[:, 2:] * view.depth_m[row, column, None]
+    return (points_cam - view.cam_from_world[:, 3]) @ view.cam_from_world[:, :3]
+
+
+def ask(
+    view: OracleView, oracle: Oracle, budget: int, planning: Planning, mask: NDArray[np.bool_] | None = None
+) -> DepthSamples:
+    """A photo's answers."""
+    photo = View(view.name, Path(), "", view.camera.width_px, view.camera.height_px, "")
+    return ask_depth(oracle, photo, view.image, view.camera, budget, mask, planning=planning)
+
+
+def ask_by_plan(view: OracleView, oracle: Oracle, budget: int, plan: str, confirmed: DepthMap) -> list[DepthSamples]:
+    """At most ``budget`` answers in all, placed by a plan of :data:`PLANS`."""
+    if plan == "exact":
+        oracle = Oracle([view], public_profile(), OracleErrors.none())
+    if plan in ("uniform", "exact", "coarse-to-fine"):
+        return [ask(view, oracle, budget, "coarse-to-fine" if plan == "coarse-to-fine" else "uniform")]
+    known = textured(confirmed) if plan == "low-texture" else np.isfinite(confirmed.depth_m)
+    size = (view.camera.width_px, view.camera.height_px)
+    mask = ~cv2.resize(known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+    coarse = ask(view, oracle, round(COARSE_SHARE * budget), "uniform")
+    fine = ask(view, oracle, budget - coarse.num_asked, "uniform", mask)
+    return [joined(coarse, fine)]
+
+
+def joined(first: DepthSamples, second: DepthSamples) -> DepthSamples:
+    """Two rounds of answers about a photo as one."""
+    return dataclasses.replace(
+        first,
+        pixels=np.concatenate([first.pixels, second.pixels]),
+        depth_m=np.concatenate([first.depth_m, second.depth_m]),
+        log_sigma=np.concatenate([first.log_sigma, second.log_sigma]),
+        num_asked=first.num_asked + second.num_asked,
+        num_parsed=first.num_parsed + second.num_parsed,
+    )
+
+
+def measure(room: Room, oracle: Oracle, budget: int, plan: str, options: Options) -> list[dict[str, Any]]:
+    """Errors of the filled and of all depth of every measured photo, the confirmed pixels' median ratio divided out."""
+    rows = []
+    for view in room.views[:: options.every]:
+        confirmed = room.confirmed[view.name]
+        samples = ask_by_plan(view, oracle, budget, plan, confirmed)
+        multiview = room.surface.multiview
+        frame = make_frame(room.scene, room.scene.view(view.name), view.image, options.work_px)
+        filled_m = complete(frame, confirmed, samples, True, room.surface.densify, multiview.window_px / 2)
+        assert filled_m is not None
+        known = np.isfinite(confirmed.depth_m)
+        around = [room.photometric[name] for name in room.neighbours[view.name]]
+        candidate = dataclasses.replace(confirmed, depth_m=np.where(known, np.nan, filled_m).astype(np.float32))
+        hole = ~known & ~contradicted(candidate, around, multiview.min_score)
+        ratio = np.where(known, confirmed.depth_m, filled_m) / photo_to_frame(frame, view.depth_m, np.float32(np.nan))
+        hole &= np.isfinite(ratio)
+        error = np.abs(ratio / np.nanmedian(ratio[known]) - 1)
+        placed = np.concatenate([s.pixels for s in samples]) * options.work_px / view.camera.width_px
+        column, row = placed.astype(np.int64).T
+        rows.append(
+            {
+                "photo": view.name,
+                "asked": sum(s.num_asked for s in samples),
+                "asked_in_holes": _round((~known)[row, column].mean()),
+                "filled_share": _round(hole.mean()),
+                "filled": _round(error[hole].mean()),
+                "filled_median": _round(np.median(error[hole])),
+                "all": _round(error[hole | (known & np.isfinite(ratio))].mean()),
+            }
+        )
+    return rows
+
+
+FIGURES = ("filled", "filled_median", "all")
+
+
+def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean figures of each plan and budget; against ``uniform`` on the same photos and errors the mean difference and
+    its 95 % interval, photos drawn with all their errors."""
+    even = {_draw(row): row for row in rows if row["plan"] == "uniform"}
+    summary = []
+    for budget, plan in dict.fromkeys((row["budget"], row["plan"]) for row in rows):
+        mine = [row for row in rows if (row["budget"], row["plan"]) == (budget, plan)]
+        line: dict[str, Any] = {"budget": budget, "plan": plan, "photos": len(mine)}
+        for name in ("asked", "asked_in_holes", *FIGURES):
+            line[name] = _round(np.mean([row[name] for row in mine]))
+        pairs = [(row, even[_draw(row)]) for row in mine if _draw(row) in even]
+        if plan != "uniform" and pairs:
+            line["against_uniform"] = _differences(pairs)
+        summary.append(line)
+    return summary
+
+
+def _differences(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, list[float]]:
+    """Of the first's figures from the second's: mean, and the ends of its interval."""
+    off = {name: np.array([row[name] - other[name] for row, other in pairs]) for name in FIGURES}
+
+    def means(chosen: NDArray[np.int64]) -> dict[str, float]:
+        return {name: float(values[chosen].mean()) for name, values in off.items()}
+
+    spread = bootstrap(means, [(row["room"], row["photo"]) for row, _ in pairs])
+    return {name: [_round(v.mean()), _round(spread[name].low), _round(spread[name].high)] for name, v in off.items()}
+
+
+def _draw(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("room", "photo", "seed", "budget"))
+
+
+def _round(value: float) -> float:
+    return round(float(value), 5)
 
 
 def main(options: Options) -> dict[str, Any]:
-    """Runs the benchmark; returns what is written."""
-    views = [random_view(split_seed("test", i), 400, 300, 330.0) for i in range(options.rooms)]
-    rows = []
-    for budget in options.budgets:
-        for planning in get_args(Planning):
-            errors = []
-            for seed in options.seeds:
-                for index, view in enumerate(views):
-                    oracle = Oracle([OracleView.of(view, str(index))], public_profile(), seed=seed)
-                    errors.append(relative_errors(view, oracle, budget, planning, options.solve_px))
-            rows.append(
-                {
-                    "budget": budget,
-                    "planning": planning,
-                    "abs_rel": round(float(np.mean([e.mean() for e in errors])), 4),
-                    "median": round(float(np.mean([np.median(e) for e in errors])), 4),
-                    "beyond_10_percent": round(float(np.mean([(e > 0.1).mean() for e in errors])), 4),
-                }
-            )
-            print(rows[-1], file=sys.stderr, flush=True)
+    """Runs what ``--out`` does not hold yet; returns what is written."""
+    unknown = set(options.plans) - set(PLANS)
+    if unknown:
+        raise SystemExit(f"--plans: no such plan {', '.join(sorted(unknown))}; accepted: {', '.join(PLANS)}")
+    rows: list[dict[str, Any]] = []
+    if options.out is not None and options.out.is_file():
+        rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        for index in options.rooms:
+            wanted: list[dict[str, Any]] = [
+                {"room": index, "seed": seed, "budget": budget, "plan": plan}
+                for budget in options.budgets for seed in options.seeds for plan in options.plans
+            ]  # fmt: skip
+            wanted = [run for run in wanted if not any(run.items() <= row.items() for row in rows)]
+            if not wanted:
+                continue
+            room = make_room(index, folder, options)
+            for run in wanted:
+                oracle = Oracle(room.views, public_profile(), seed=run["seed"])
+                rows += [run | row for row in measure(room, oracle, run["budget"], run["plan"], options)]
+                print(
+                    run,
+                    _round(np.mean([row["filled"] for row in rows[-len(room.views[:: options.every]) :]])),
+                    file=sys.stderr,
+                    flush=True,
+                )
+                _write(options, rows)
+    return _result(rows)
+
+
+def _result(rows: list[dict[str, Any]]) -> dict[str, Any]:
     command = "python -m benchmarks.question_planning " + " ".join(sys.argv[1:])
-    result = {**provenance(command), "rooms": options.rooms, "seeds": list(options.seeds), "rows": rows}
+    return {**provenance(command), "summary": compared(rows), "rows": rows}
+
+
+def _write(options: Options, rows: list[dict[str, Any]]) -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return result
+        partial = options.out.with_suffix(".tmp")
+        partial.write_text(json.dumps(_result(rows), indent=1) + "\n", encoding="utf-8")
+        partial.replace(options.out)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(tyro.cli(Options)), indent=2))
+    print(json.dumps(main(tyro.cli(Options))["summary"], indent=2))
