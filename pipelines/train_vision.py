@@ -140,16 +140,20 @@ def _build_anew(parts: Parts, mixture: Mixture) -> None:
 
 
 def taught_mixture(dense: DenseModel, parts: Parts, mixture: Mixture, out: Path, quiet: bool) -> Mixture:
-    """The mixture with the tower's own estimates as the labels of its procedural depth and pose data sets."""
+    """The mixture with the tower's own estimates as the labels of its procedural depth and pose data sets, and as the
+    depths of what region units learn. Data sets that share a pool share the estimates."""
     from recon.training.pool import render_pool
     from recon.training.teacher import teach_pairs, teach_pool
 
     datasets = list(mixture.datasets)
-    for rooms in _rooms(mixture, ("depth", "pose") if dense.motion is not None else ("depth",)):
-        shape: Literal["view", "pair"] = "view" if rooms.task == "depth" else "pair"
+    written: dict[tuple[Path, str], Path] = {}
+    for rooms in _rooms(mixture, ("depth", "object", "pose") if dense.motion is not None else ("depth", "object")):
+        if rooms.task == "object" and not (rooms.regions and rooms.views == "any"):
+            continue
+        shape: Literal["view", "pair"] = "pair" if rooms.task == "pose" else "view"
         render_pool(rooms.pool, rooms.split, 0, rooms.rooms, _image(mixture), shape=shape, scenery=rooms.scenery)
-        taught = out / TAUGHT / rooms.name
-        teach = teach_pool if rooms.task == "depth" else teach_pairs
+        taught = written.setdefault((rooms.pool, shape), out / TAUGHT / rooms.name)
+        teach = teach_pairs if shape == "pair" else teach_pool
         with tqdm(desc="teach", unit=shape, disable=quiet) as bar:
             teach(dense, parts.image_processor, rooms.pool, taught, bar_updates(bar))
         datasets[datasets.index(rooms)] = replace(rooms, pool=taught)

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from recon.questions.pose import euler_from_rotation, rotation_from_euler
 
 ANGLE_STEP_DEG = 4.0
-DISTANCE_STEP_M = 0.1
+# Even steps of the logarithm: with steps of 0.1 m a short distance is the likeliest single answer of any broad belief
+DISTANCES_M = np.array(
+    [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4]
+)
 
 
 def coarse_length(metres: float) -> float:
@@ -22,13 +25,14 @@ def coarse_length(metres: float) -> float:
 
 
 def coarse_motion(cam1_from_cam2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A relative pose [3, 4] with angles in steps of 4 degrees, one of 42 directions, and 0.1 m steps of distance."""
+    """A relative pose [3, 4] with angles in steps of 4 degrees, one of 42 directions and of 21 distances."""
     angles = np.array(euler_from_rotation(cam1_from_cam2[:, :3])) / ANGLE_STEP_DEG
     rotation = rotation_from_euler(*(np.rint(angles) * ANGLE_STEP_DEG).tolist())
     step = cam1_from_cam2[:, 3]
     distance = float(np.linalg.norm(step))
     direction = DIRECTIONS[int((DIRECTIONS @ step).argmax())]
-    return np.column_stack([rotation, direction * max(round(distance / DISTANCE_STEP_M), 1) * DISTANCE_STEP_M])
+    nearest = DISTANCES_M[int(np.abs(np.log(DISTANCES_M / max(distance, 1e-6))).argmin())]
+    return np.column_stack([rotation, direction * nearest])
 
 
 def _directions() -> NDArray[np.float64]:

@@ -20,7 +20,8 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from recon.engine.prompts import PromptWriter, common_prefix_length
 from recon.errors import BadInputError, CheckpointError
-from recon.training.region_targets import RegionTarget, region_batch
+from recon.training.region_targets import PlacedTarget, RegionTarget, region_batch
+from recon.training.tokenizer import COORDINATE_RANGE
 from recon.types import UnifiedImage
 
 IGNORED = -100  # label of a token that is not learned (PyTorch's cross entropy)
@@ -53,6 +54,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class EncodedRegions:
+    """What region units learn from a suffix, and at which of its tokens every region's last corner is."""
+
+    target: RegionTarget
+    corners: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class EncodedSample:
     """A sample in tokens.
 
@@ -71,7 +80,7 @@ class EncodedSample:
     grids: Tensor
     dataset: str
     skipped: int = 0
-    regions: tuple[RegionTarget | None, ...] = ()
+    regions: tuple[EncodedRegions | None, ...] = ()
 
 
 class Encoder:
@@ -84,6 +93,7 @@ class Encoder:
         self._image_token_id = image_token_id
         self._end = f"{tokenizer.eos_token}"
         self._merge = int(image_processor.merge_size)
+        self._y_tokens = torch.tensor(tokenizer.convert_tokens_to_ids([f"y{v}" for v in range(COORDINATE_RANGE + 1)]))
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Packs one sample.
@@ -137,8 +147,26 @@ class Encoder:
             pixel_values=pictures["pixel_values"],
             grids=grids,
             dataset=sample.dataset,
-            regions=tuple(lesson.region for lesson in sample.lessons) if sample.layout == "packed" else (),
+            regions=tuple(
+                self._regions(lesson, suffix) for lesson, suffix in zip(sample.lessons, suffixes, strict=True)
+            )
+            if sample.layout == "packed"
+            else (),
         )
+
+    def _regions(self, lesson: Lesson, suffix: Tensor) -> EncodedRegions | None:
+        """Regions are written as x, y, x, y: every second y is a last corner.
+
+        Raises:
+            BadInputError: a dialect that writes them otherwise.
+        """
+        if lesson.region is None:
+            return None
+        count = len(lesson.region.regions)
+        corners = torch.isin(suffix, self._y_tokens).nonzero().flatten().tolist()[1 : 2 * count : 2]
+        if len(corners) != count:
+            raise BadInputError("region units need a dialect that writes regions in tokens x0 ... x1000, y0 ... y1000")
+        return EncodedRegions(lesson.region, tuple(corners))
 
     def _conversation(
         self, lessons: Sequence[Lesson], first_prompt: list[int], answers: list[list[int]]
@@ -206,10 +234,15 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, An
             suffix_positions[row, slot, span] = sample.next_position + torch.arange(len(suffix))
     ignored = torch.full((len(samples), prefix), IGNORED)
     taught = [
-        (row, prefix + slot * length + start + int((label != IGNORED).nonzero()[0]), target)
+        PlacedTarget(
+            row,
+            prefix + slot * length + start + int((label != IGNORED).nonzero()[0]),
+            tuple(prefix + slot * length + start + corner for corner in region.corners),
+            region.target,
+        )
         for row, sample in enumerate(samples)
-        for label, target, (slot, start, _) in zip(sample.labels, sample.regions, places[row], strict=False)
-        if target is not None
+        for label, region, (slot, start, _) in zip(sample.labels, sample.regions, places[row], strict=False)
+        if region is not None
     ]
     batch = {
         "input_ids": torch.cat([prefix_ids, suffix_ids.flatten(1)], dim=1),

@@ -135,7 +135,8 @@ def export_checkpoint(
     copy = Qwen3VLForConditionalGeneration(parts.model.config).to(dtype)
     copy.load_state_dict(parts.model.state_dict() if weights is None else weights)
     copy.tie_weights()
-    copy.config.dtype = dtype
+    for config in (copy.config, copy.config.text_config, copy.config.vision_config):
+        config.dtype = dtype
     copy.config.use_cache = True
     copy.generation_config = GenerationConfig(
         do_sample=False,

@@ -23,6 +23,7 @@ from recon.training.pooled import PooledView
 
 FORM_NAMES = tuple(FORMS)
 UNITS = len(FORM_NAMES)
+KNOWN = 5  # numbers about each region
 _SIGNED = (
     ("size", "smaller", "bigger"),
     ("width", "thinner", "wider"),
@@ -45,10 +46,13 @@ class RegionTarget:
 
     ``form``: which of ``FORM_NAMES`` is asked. ``values`` [18]: what each form's unit should know about these regions:
     for a comparison how clearly it holds (above 0: yes), for a length its logarithm; NaN where there is none.
+    ``regions``: what there is to know of each region by itself: logarithms of width and height, then twice its place to
+    the right, down, and the logarithm of its depth (metres).
     """
 
     form: int
     values: tuple[float, ...]
+    regions: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class _Region:
     log_width: float
     log_height: float
     place_m: NDArray[np.float64]  # right, down, forward
+
+    def known(self) -> tuple[float, ...]:
+        right, down, forward = self.place_m.tolist()
+        return self.log_width, self.log_height, 2 * right, 2 * down, 2 * math.log(forward)
 
 
 def region_target(
@@ -97,7 +105,8 @@ def region_target(
             ("vertical", abs(step[1])),
         ):
             values[name] = math.log(max(float(length), _SHORTEST_M))
-    return RegionTarget(FORM_NAMES.index(form_name), tuple(values.values()))
+    known = tuple(region.known() for region in regions)
+    return RegionTarget(FORM_NAMES.index(form_name), tuple(values.values()), known)
 
 
 def _region(view: PooledView, box_px: tuple[float, float, float, float]) -> _Region:
@@ -117,11 +126,31 @@ def _region(view: PooledView, box_px: tuple[float, float, float, float]) -> _Reg
     )
 
 
-def region_batch(places: Sequence[tuple[int, int, RegionTarget]]) -> dict[str, Tensor]:
-    """Tensors of targets with the row and the column of the batch where each answer begins."""
+@dataclass(frozen=True)
+class PlacedTarget:
+    """A target and where in a batch it is learned: the row, the column at which the answer begins, and the columns of
+    every region's last corner."""
+
+    row: int
+    answer: int
+    corners: tuple[int, ...]
+    target: RegionTarget
+
+
+def region_batch(placed: Sequence[PlacedTarget]) -> dict[str, Tensor]:
+    """Tensors of targets: ``rows``, ``columns``, ``forms`` [N], ``values`` [N, 18] of answers; ``corner_rows``,
+    ``corner_columns`` [K], ``known`` [K, 5] of regions."""
+    corners = [
+        (place.row, column, known)
+        for place in placed
+        for column, known in zip(place.corners, place.target.regions, strict=True)
+    ]
     return {
-        "rows": torch.tensor([row for row, _, _ in places]),
-        "columns": torch.tensor([column for _, column, _ in places]),
-        "forms": torch.tensor([target.form for _, _, target in places]),
-        "values": torch.tensor([target.values for _, _, target in places]),
+        "rows": torch.tensor([place.row for place in placed]),
+        "columns": torch.tensor([place.answer for place in placed]),
+        "forms": torch.tensor([place.target.form for place in placed]),
+        "values": torch.tensor([place.target.values for place in placed]),
+        "corner_rows": torch.tensor([row for row, _, _ in corners]),
+        "corner_columns": torch.tensor([column for _, column, _ in corners]),
+        "known": torch.tensor([known for _, _, known in corners]),
     }

@@ -5,7 +5,8 @@ of the architecture multiply: ``down(silu(gate(x)) * up(x))``. So every MLP gets
 in one layer each of them has a fixed job: its *gate* opens when its form is asked, its *up* says how clearly the form
 holds for the regions (or the logarithm of a length), and its *down* writes that where the two words of an answer differ
 (or into a channel that the next layer says in digits). Gate and up are taught directly (:func:`region_loss`): each of
-them has a label of its own and need not wait for the other.
+them has a label of its own and need not wait for the other. So is what an up has to be made of: a linear reading of
+what is known about a region at its last corner, thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, smoot
 from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from recon.training.match_structure import MatchLayout, can_match
-from recon.training.region_targets import COMPARISONS, LENGTHS, UNITS
+from recon.training.region_targets import COMPARISONS, KNOWN, LENGTHS, UNITS
 from recon.training.structure import CODE_CHANNELS
 
 LAYER = 2
 OPEN = 4.0  # about what an open gate lets through
 WORD_GAIN, LENGTH_GAIN = 0.5, 1.5
-_UP_WEIGHT = 2.0
+_UP_WEIGHT, _CORNER_WEIGHT = 4.0, 3.0
+_CORNER_LAYER = 1  # whose output holds at a region's last corner what is known about the region
 _START = 0.02  # standard deviation of new gates and ups
 
 
@@ -97,32 +99,47 @@ def _build_words(
     down[layout.descriptor.start, list(LENGTHS)] = LENGTH_GAIN
 
 
-class RegionUnits:
-    """What the gates and ups of the region units say, kept from the last forward pass."""
+class RegionLessons:
+    """Teaches a model's region units beside its answers.
+
+    While it is open the model has one more part, ``region_reading``, which optimisers train and checkpoints hold.
+    """
 
     def __init__(self, model: Qwen3VLForConditionalGeneration) -> None:
         self._said: dict[str, Tensor] = {}
+        self._model = model
+        self._reading = nn.Linear(model.config.text_config.hidden_size, KNOWN)
+        nn.init.zeros_(self._reading.weight)
+        nn.init.zeros_(self._reading.bias)
+        model.region_reading = self._reading
         mlp = region_mlp(model)
-        self._handles = [
-            part.register_forward_hook(self._keep(name))
-            for name, part in (("gate", mlp.gate_proj), ("up", mlp.up_proj))
-        ]
+        parts = {
+            "gate": mlp.gate_proj,
+            "up": mlp.up_proj,
+            "corner": model.model.language_model.layers[_CORNER_LAYER],
+        }
+        self._handles = [part.register_forward_hook(self._keep(name)) for name, part in parts.items()]
 
     def _keep(self, name: str) -> Any:
-        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            self._said[name] = output
+        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+            self._said[name] = output[0] if isinstance(output, tuple) else output
 
         return hook
 
     def loss(self, regions: dict[str, Tensor]) -> Tensor:
-        """:func:`region_loss` of the last forward pass at the places that ``regions`` (of a batch) names."""
+        """Of the last forward pass, at the places that ``regions`` (of a batch) names."""
         where = regions["rows"], regions["columns"]
         gates, ups = (self._said[name][where][:, -UNITS:].float() for name in ("gate", "up"))
-        return region_loss(gates, ups, regions["forms"], regions["values"])
+        corners = self._said["corner"][regions["corner_rows"], regions["corner_columns"]].float()
+        seen = self._reading(corners * corners.pow(2).mean(dim=1, keepdim=True).rsqrt())
+        corner = smooth_l1_loss(seen.float(), regions["known"].to(seen), beta=0.2)
+        return region_loss(gates, ups, regions["forms"], regions["values"]) + _CORNER_WEIGHT * corner
 
     def close(self) -> None:
+        """The model is as it was, but for what it has learned."""
         for handle in self._handles:
             handle.remove()
+        del self._model.region_reading
 
 
 def region_loss(gates: Tensor, ups: Tensor, forms: Tensor, values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ rounding, not to the pixel that was drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -221,6 +222,11 @@ on exact boxes of the whole things.
 """
 
 
+def _between(true_m: float, known_m: float) -> float:
+    """The geometric mean, for noise that nobody can learn: half of it goes. Gross disagreement counts as a factor 2."""
+    return math.sqrt(true_m * min(max(known_m, true_m / 2), 2 * true_m))
+
+
 def named_objects(view: PooledView) -> tuple[ViewObject, ...]:
     """The things of a view that are seen well enough to be asked about."""
     return well_seen(view.objects, view.image.camera)
@@ -239,7 +245,8 @@ def object_sample(
     """Questions of all categories about things of a view, named by text boxes; comparisons only where they are clear.
 
     Categories are taken in turn in a random order; no question is asked twice. ``coarse`` rounds lengths;
-    ``with_targets`` adds what region units learn (:mod:`recon.training.region_targets`).
+    ``with_targets`` adds what region units learn (:mod:`recon.training.region_targets`), and lengths are then
+    answered half way to what boxes and known depths say.
 
     Raises:
         BadSampleError: the view shows nothing that can be asked about.
@@ -257,12 +264,13 @@ def object_sample(
         value = MEASURES[name](a, b)
         if value is None:
             continue
-        if coarse and regions.get_form(name).kind == "object_length":
-            value = coarse_length(value)
         boxes = [a.box_px, b.box_px][: regions.get_form(name).num_regions]
+        target = region_target(view, name, boxes) if with_targets else None
+        if regions.get_form(name).kind == "object_length":
+            value = value if target is None else _between(value, math.exp(target.values[target.form]))
+            value = coarse_length(value) if coarse else value
         question = regions.ask_form(dialect, view.image, name, boxes)
         answer = regions.answer_text(dialect, view.image, name, boxes, value)
-        target = region_target(view, name, boxes) if with_targets else None
         lessons.setdefault(question.text, Lesson(question.text, answer, target))
     if not lessons:
         raise BadSampleError(f"view of seed {view.seed}: it shows nothing that can be asked about")

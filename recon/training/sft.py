@@ -28,7 +28,7 @@ from recon.training.checkpoints import average_checkpoints, newest_checkpoint
 from recon.training.encode import IGNORED, Encoder, collate
 from recon.training.mixture import Mixture, MixtureDataset
 from recon.training.optimiser import MatrixOptimiser
-from recon.training.regions import RegionUnits
+from recon.training.regions import RegionLessons
 from recon.training.structure import trainable_masks
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,7 @@ def train(
     callbacks: list[TrainerCallback] = [_Progress(progress)] if progress is not None else []
     if settings.tensorboard:
         callbacks.append(_tensorboard(out / "tensorboard"))
+    lessons = RegionLessons(model) if settings.teach_regions else None
     trainer = _SftTrainer(
         model=trained,
         args=arguments,
@@ -141,7 +142,7 @@ def train(
         data_collator=lambda samples: collate(samples, pad),
         callbacks=callbacks,
         settings=settings,
-        region_units=RegionUnits(model) if settings.teach_regions else None,
+        region_lessons=lessons,
     )
     if trainer.is_fsdp_enabled:
         _check_sharded(settings)
@@ -151,6 +152,8 @@ def train(
     elif settings.average > 1:
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is one process's work
         average_checkpoints(model, out, settings.average)
+    if lessons is not None:
+        lessons.close()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -260,10 +263,10 @@ class _SftTrainer(Trainer):
     """Reads samples in order, computes logits at answers only, and logs the loss of each data set."""
 
     def __init__(
-        self, *args: Any, settings: SftSettings, region_units: RegionUnits | None = None, **kwargs: Any
+        self, *args: Any, settings: SftSettings, region_lessons: RegionLessons | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._region_units = region_units
+        self._region_lessons = region_lessons
         self._sums: dict[str, list[float]] = {}
         self._settings = settings
 
@@ -304,8 +307,8 @@ class _SftTrainer(Trainer):
             entry[2] += 1
             entry[3] += passed_over
         loss = losses.sum() / self._mean_count(len(losses))
-        if regions is not None and self._region_units is not None:
-            taught = self._region_units.loss(regions)
+        if regions is not None and self._region_lessons is not None:
+            taught = self._region_lessons.loss(regions)
             self._sums.setdefault("region units", [0.0, 0.0, 0.0, 0.0])
             entry = self._sums["region units"]
             entry[0] += float(taught.detach()) * len(regions["forms"])

@@ -82,7 +82,7 @@ def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, 
     train(narrow)
     tasks = {
         "depth": {"task": "depth", "rooms": 2, "pool": str(pool), "questions": 2},
-        "object": {"task": "object", "rooms": 2, "pool": str(pool), "questions": 2},
+        "object": {"task": "object", "rooms": 2, "pool": str(pool), "questions": 2, "coarse": True, "regions": True},
         "match": {"task": "match", "rooms": 2, "pool": str(tmp_path / "pairs"), "questions": 2},
         "pose": {"task": "pose", "rooms": 2, "pool": str(tmp_path / "pairs")},
     }
@@ -90,14 +90,17 @@ def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, 
     mixture.write_text(yaml.safe_dump({"seed": 0, "weights": "uniform", "datasets": tasks}), encoding="utf-8")
     four = replace(
         narrow, config=None, from_=str(narrow.out / "final"), out=tmp_path / "four", mixture=mixture,
-        add_matching=True, school_vision=2, distil=True, hold_structure=True,
+        add_matching=True, add_regions=True, school_vision=2, distil=True, hold_structure=True, average=2,
     )  # fmt: skip
     train(four)
+    train(replace(four, steps=2, resume=True))
+    assert [path.name for path in (four.out / "taught").iterdir()].count("object") == 0  # shares the views of depth
     assert (four.out / "vision-motion.safetensors").is_file()
     assert not (four.out / "vision-state.pt").exists()
     checkpoint = load_checkpoint(str(four.out / "final"), device="cpu", dtype="float32")
     assert set(checkpoint.profile.tasks) == {"depth", "object", "match", "pose"}
     assert checkpoint.model.config.text_config.hidden_size == 64 + 64
+    assert checkpoint.model.config.text_config.intermediate_size == 64 + 18
     with pytest.raises(BadInputError, match="--add-matching"):
         train(replace(four, from_=str(four.out / "final"), out=tmp_path / "again"))
 
@@ -106,6 +109,8 @@ def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, 
     ("change", "message"),
     [
         ({"add_matching": True}, "--add-matching widens"),
+        ({"add_regions": True}, "--add-regions adds"),
+        ({"config": None, "from_": "embedded", "add_regions": True, "lora_rank": 2}, "not go with --add-regions"),
         ({"config": None}, "exactly one of --config"),
         ({"from_": "embedded"}, "exactly one of --config"),
         ({"steps": 0}, "--steps is 0"),

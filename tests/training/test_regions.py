@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from recon.training.region_targets import (
     FORM_NAMES,
     LENGTHS,
     UNITS,
+    PlacedTarget,
     RegionTarget,
     region_batch,
     region_target,
 )
-from recon.training.regions import RegionUnits, has_regions, region_loss, region_mlp, with_regions
+from recon.training.regions import RegionLessons, has_regions, region_loss, region_mlp, with_regions
 from recon.training.samples import object_sample
 from recon.training.sft import SftSettings, train
 from recon.training.shape import ModelSize
@@ -81,6 +83,7 @@ def test_targets_by_hand(views: list[PooledView]) -> None:
     assert value["vertical"] == pytest.approx(math.log(0.1))  # not below the shortest
     assert math.isnan(value["width"])
     assert math.isnan(value["direction"])
+    assert target.regions[1] == pytest.approx((math.log(0.8), math.log(0.8), 2.4, 0.0, 2 * math.log(4.0)))
     alone = dict(zip(FORM_NAMES, region_target(view, "width", [a]).values, strict=True))
     assert alone["width"] == pytest.approx(math.log(0.8))
     assert alone["height"] == pytest.approx(math.log(1.2))
@@ -176,6 +179,12 @@ def test_batches_say_where_answers_begin(
     words = {tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("Correct.", "Incorrect.")}
     for label, form in zip(first.tolist(), regions["forms"].tolist(), strict=True):
         assert (label in words) == (form in COMPARISONS)
+    ends = batch["input_ids"][regions["corner_rows"], regions["corner_columns"]]
+    written = [str(word) for word in tokenizer.convert_ids_to_tokens(ends.tolist())]
+    assert len(written) == len(regions["known"]) >= len(regions["forms"])
+    lessons = [lesson for sample in samples for lesson in sample.lessons]
+    expected = [part for lesson in lessons for part in re.findall(r"x\d+ y\d+ x\d+ (y\d+)", lesson.question)]
+    assert written == expected
     plain_batch = collate([encoder.encode(object_sample(views[0], get_dialect("recon-1"), 6, rng))], 0)
     assert "regions" not in plain_batch
 
@@ -202,24 +211,32 @@ def test_training_teaches_the_units(
 
 
 def test_units_are_read_where_the_batch_says(able: Qwen3VLForConditionalGeneration) -> None:
-    units = RegionUnits(able)
+    lessons = RegionLessons(able)
+    with torch.no_grad():
+        able.region_reading.weight.normal_(0.0, 0.1)
     ids = torch.randint(0, 500, (2, 9), generator=torch.Generator().manual_seed(0))
+    layers = able.model.language_model.layers
+    mlp, seen = region_mlp(able), {}
+    handles = [
+        mlp.register_forward_pre_hook(lambda module, arguments: seen.update(x=arguments[0])),
+        layers[2].register_forward_pre_hook(lambda module, arguments: seen.update(low=arguments[0])),
+    ]
     with torch.no_grad():
         able(input_ids=ids)
-    values = tuple(0.1 * k for k in range(UNITS))
-    there = region_batch([(1, 4, RegionTarget(3, values))])
-    mlp = region_mlp(able)
-    seen: list[torch.Tensor] = []
-    handle = mlp.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    with torch.no_grad():
-        able(input_ids=ids)
-    handle.remove()
-    x = seen[0][1, 4]
-    expected = region_loss(
+    for handle in handles:
+        handle.remove()
+    values, known = tuple(0.1 * k for k in range(UNITS)), (0.5, -0.5, 1.0, 0.0, 2.0)
+    there = region_batch([PlacedTarget(1, 4, (2,), RegionTarget(3, values, (known,)))])
+    x, low = seen["x"][1, 4], seen["low"][1, 2]
+    units = region_loss(
         (mlp.gate_proj.weight @ x)[None, -UNITS:],
         (mlp.up_proj.weight @ x)[None, -UNITS:],
         torch.tensor([3]),
         torch.tensor([values]),
     )
-    assert float(units.loss(there)) == pytest.approx(float(expected.detach()), rel=1e-4)
-    units.close()
+    read = able.region_reading(low / low.pow(2).mean().sqrt())
+    error = (read - torch.tensor(known)).abs()
+    corner = torch.where(error < 0.2, error**2 / 0.4, error - 0.1).mean()
+    assert float(lessons.loss(there).detach()) == pytest.approx(float((units + 3 * corner).detach()), rel=1e-4)
+    lessons.close()
+    assert not hasattr(able, "region_reading")
