@@ -149,25 +149,30 @@ def _edges(poses: Sequence[RelativePose], index: Mapping[str, int]) -> RigidFact
 def answered_scale(model: MapModel, relative_poses: Sequence[RelativePose]) -> tuple[float, float]:
     """Metres per unit of ``model`` as the distances say (NaN without any), and the share of answers about its photos
     that agree with it within five of their sigmas (1 below three)."""
-    index = {name: i for i, name in enumerate(model.names)}
-    logs, agreed = [], []
-    for p in relative_poses:
-        if not (p.trusted and p.name1 in index and p.name2 in index and p.distance_m > 0):
-            continue
+    names = set(model.names)
+    about = [p for p in relative_poses if p.trusted and {p.name1, p.name2} <= names and p.distance_m > 0]
+    judged = [(a, metres) for a, metres in agreement(model, about) if np.isfinite(metres)]
+    logs = [np.log(metres) for agrees, metres in judged if agrees]
+    share = float(np.mean([agrees for agrees, _ in judged])) if len(judged) >= 3 else 1.0
+    return (float(np.exp(np.median(logs))) if logs else float("nan")), share
+
+
+def agreement(model: MapModel, answers: Sequence[RelativePose]) -> list[tuple[bool, float]]:
+    """For every answer about photos of ``model``: whether rotation and direction agree with it within five of their
+    sigmas, and metres per unit (NaN where the photos stand in one place, about which no direction is true)."""
+    index, result = {name: i for i, name in enumerate(model.names)}, []
+    for p in answers:
         motion = compose(model.state.poses[index[p.name1]], inverse(model.state.poses[index[p.name2]]))
         length = float(np.linalg.norm(motion[:, 3]))
         if length <= 0:
+            result.append((False, float("nan")))
             continue
         cosine = (np.trace(motion[:, :3] @ p.rotation_cam1_from_cam2.T) - 1) / 2
         turn = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         heading = np.degrees(np.arccos(np.clip(motion[:, 3] @ p.direction1 / length, -1, 1)))
-        agrees = turn <= 5 * p.rotation_sigma_deg and heading <= 5 * p.direction_sigma_deg
-        agreed.append(agrees)
-        if agrees:
-            logs.append(np.log(p.distance_m / length))
-    return (float(np.exp(np.median(logs))) if logs else float("nan")), float(np.mean(agreed)) if len(
-        agreed
-    ) >= 3 else 1.0
+        agrees = bool(turn <= 5 * p.rotation_sigma_deg and heading <= 5 * p.direction_sigma_deg)
+        result.append((agrees, p.distance_m / length))
+    return result
 
 
 def in_answered_metres(model: MapModel, metres_per_unit: float) -> MapModel:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 Float64Array = NDArray[np.float64]
 
 _ROUGH = 1e-4  # relative decrease of the cost at which the mapper's adjustments end
-_GROWTH = 1.3  # of the model, after which all of it is adjusted again
+_GROWTH = 1.4  # of the model, after which all of it is adjusted again
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ def run_mappers(
     images_dir: Path,
     options: MapperOptions | None = None,
     given: frozenset[str] = frozenset(),
+    attempts: int | None = None,
 ) -> tuple[MapModel | None, list[str]]:
     """The best model that COLMAP's mappers find, and a line about each attempt; None when they find none.
 
     ``given`` names the photos whose intrinsics are known: they stay as they are in the database.
-    Attempts stop at the first that registers every photo that has verified matches.
+    Attempts stop at the first that registers every photo that has verified matches, or after ``attempts``.
     """
     options = options or MapperOptions()
     with pycolmap.Database.open(database_path) as database:
@@ -84,7 +86,7 @@ def run_mappers(
     if num_pairs == 0:
         return None, ["no pair of photos has verified matches"]
     best = Attempt("none", ())
-    for step in _plan(options, guessed):
+    for step in islice(_plan(options, guessed), attempts):
         if best.num_registered == num_photos:
             break
         if step.with_best_cameras and best.num_registered < 3:
@@ -178,6 +180,7 @@ def _incremental(options: MapperOptions, lenient: bool, constant: set[int]) -> p
     settings.ba_global_function_tolerance = settings.ba_local_function_tolerance = _ROUGH
     settings.ba_global_frames_ratio = settings.ba_global_points_ratio = _GROWTH
     settings.ba_global_max_refinements, settings.ba_local_max_refinements = 2, 1
+    settings.ba_global_max_num_iterations, settings.ba_local_max_num_iterations = 15, 8
     if lenient:
         settings.mapper.init_min_num_inliers = 30
         settings.mapper.init_min_tri_angle = 4.0

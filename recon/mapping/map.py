@@ -22,7 +22,6 @@ from recon.evidence.features import (
     extract_features,
     image_ids,
     match_features,
-    turning_pairs,
     verified_counts,
 )
 from recon.evidence.looks import photo_looks
@@ -33,10 +32,12 @@ from recon.mapping.bundle import reprojection_errors
 from recon.mapping.coarse import sharpen
 from recon.mapping.complete import complete_map
 from recon.mapping.focal_priors import focal_priors
+from recon.mapping.held import MIN_OBSERVATIONS, is_confirmed, loose, needed
 from recon.mapping.incremental import MapperOptions, run_mappers
 from recon.mapping.lookalikes import drop_pairs_between, look_alikes, two_places
 from recon.mapping.model import MapModel, drop_views, to_scene, write_model
 from recon.mapping.positions import in_gps_metres
+from recon.mapping.reasons import no_map, reasons
 from recon.mapping.refine import RefineOptions, refine
 from recon.mapping.rgbd import map_with_depth
 from recon.mapping.rgbd_pairs import RgbdOptions
@@ -45,10 +46,7 @@ from recon.types import Camera, Capture, Matches, Rejected, RelativePose, Scene
 
 _log = logging.getLogger(__name__)
 
-_MIN_OBSERVATIONS = 10  # of a registered photo: fewer do not hold its six unknowns
 _MOST_PLACES = 4  # that look alike are taken apart one after the other
-_HELD = 60  # verified matches of a pair from which a checkpoint's, of which few dozens are refined, add nothing
-_MIN_TIED = 5  # of them, of points that three photos see
 
 
 @dataclass(frozen=True)
@@ -96,24 +94,40 @@ def build_map(
         found = "no photo" if not capture.views else "one photo"
         raise MappingError(f"{workspace / 'images'}: found {found}; a map takes at least 2 photos that overlap")
     database_path, images_dir = workspace / "database.db", workspace / "images"
+    given = {view.name: cameras[view.name] for view in capture.views if view.camera is not None}
     counts = extract_features(database_path, capture, cameras, options.features)
     report(1, 4)
     pairs = choose_pairs(capture, options.pairs, lambda: photo_looks(database_path, [v.name for v in capture.views]))
     match_features(database_path, pairs, options.features)
-    answers = sharpen(capture, cameras, _needed(matches, verified_counts(database_path)), options.subpixel)
-    if answers:
-        add_matches(database_path, answers, options.features)
     drop_contradicted_pairs(database_path, cameras, relative_poses)
+    model: MapModel | None = None
+    log: list[str] = []
+    apart: dict[str, str] = {}
+    answers: list[Matches] = []
+    if matches and relative_poses and not any(view.depth_path for view in capture.views):
+        first, log = run_mappers(database_path, images_dir, options.mapper, frozenset(given), attempts=1)
+        first = _with_given(first, given)
+        model = first if is_confirmed(first, [view.name for view in capture.views], relative_poses) else None
+    if model is None:
+        answers = sharpen(capture, cameras, needed(matches, verified_counts(database_path)), options.subpixel)
+        if answers:
+            add_matches(database_path, answers, options.features)
+            drop_contradicted_pairs(database_path, cameras, relative_poses)
+        model, log, apart = _first_model_of_one_place(database_path, images_dir, capture, cameras, options)
     report(2, 4)
-    model, log, apart = _first_model_of_one_place(database_path, images_dir, capture, cameras, options)
     if model is not None and _solid(model) is not model:
-        log.append(f"{model.num_registered} photos, but fewer than {_MIN_OBSERVATIONS} observations in some")
+        log.append(f"{model.num_registered} photos, but fewer than {MIN_OBSERVATIONS} observations in some")
         model = _solid(model)
-    given = all(view.camera is not None for view in capture.views)
-    model = _with_answers(model, database_path, capture, cameras, answers, relative_poses, given)
+    all_given = len(given) == len(capture.views)
+
+    def why_not(registered: Sequence[str]) -> list[Rejected]:
+        limits = options.features.min_inliers, options.mapper.min_registration_inliers
+        return reasons(database_path, capture, counts, set(registered), *limits, apart)
+
+    model = _with_answers(model, database_path, capture, cameras, answers, relative_poses, all_given)
     report(3, 4)
     if model is None:
-        raise _no_map(_reasons(database_path, capture, counts, set(), options, apart), log)
+        raise no_map(why_not(()), log)
 
     def adjusted(current: MapModel) -> tuple[MapModel, NDArray[np.float64]]:
         if np.isfinite(current.observations.depth).any():  # RGB-D: the depth maps have placed the photos
@@ -123,17 +137,17 @@ def build_map(
             current, positions = in_gps_metres(current, capture)
         factors = pose_factors(relative_poses, {name: i for i, name in enumerate(current.names)}, current.state.poses)
         priors = focal_priors(current.names, current.state.camera_of_view, cameras)
-        return refine(current, options.refine, factors, positions, constant_intrinsics=given, focal_priors=priors)
+        return refine(current, options.refine, factors, positions, constant_intrinsics=all_given, focal_priors=priors)
 
     model, errors = adjusted(model)
     weak = _weak(model, relative_poses)
     if len(model.names) - len(weak) < 2:
-        log.append(f"of {len(model.names)} photos fewer than two keep {_MIN_OBSERVATIONS} observations")
-        raise _no_map(_reasons(database_path, capture, counts, set(), options, apart), log)
+        log.append(f"of {len(model.names)} photos fewer than two keep {MIN_OBSERVATIONS} observations")
+        raise no_map(why_not(()), log)
     if weak:
         model = drop_views(model, weak)
         model, errors = adjusted(model)
-    unregistered = _reasons(database_path, capture, counts, set(model.names), options, apart)
+    unregistered = why_not(model.names)
     scene = to_scene(model, errors, unregistered)
     write_model(scene, workspace / "sparse" / "0", image_ids(database_path))
     report(4, 4)
@@ -163,29 +177,13 @@ def _first_model_of_one_place(
     return model, log, apart
 
 
-def _needed(matches: Sequence[Matches], verified: Mapping[tuple[str, str], int]) -> list[Matches]:
-    """The answers about pairs that keypoints do not hold already: to refine the others takes half of all mapping time
-    and changes nothing."""
-    return [
-        pair
-        for pair in matches
-        if max(verified.get((pair.name1, pair.name2), 0), verified.get((pair.name2, pair.name1), 0)) < _HELD
-    ]
-
-
 def _first_model(
     database_path: Path, images_dir: Path, capture: Capture, cameras: Mapping[str, Camera], options: MapOptions
 ) -> tuple[MapModel | None, list[str]]:
     """The better of COLMAP's model and, where the photos have sensor depth, the model made with it."""
-    given = frozenset(view.name for view in capture.views if view.camera is not None)
-    model, log = run_mappers(database_path, images_dir, options.mapper, given)
-    if model is not None:  # COLMAP's global mapper and its merging know no constant cameras
-        state = model.state
-        known = tuple(
-            next((cameras[n] for n, c in zip(model.names, state.camera_of_view) if c == k and n in given), camera)
-            for k, camera in enumerate(state.cameras)
-        )
-        model = dataclasses.replace(model, state=dataclasses.replace(state, cameras=known))
+    given = {view.name: cameras[view.name] for view in capture.views if view.camera is not None}
+    model, log = run_mappers(database_path, images_dir, options.mapper, frozenset(given))
+    model = _with_given(model, given)
     with_depth = sum(view.depth_path is not None for view in capture.views)
     if with_depth >= 2:
         start = dict(cameras)
@@ -203,30 +201,22 @@ def _first_model(
     return model, log
 
 
-def _no_map(reasons: Sequence[Rejected], log: Sequence[str]) -> MappingError:
-    detail = "; ".join(f"{r.name}: {r.reason}" for r in reasons[:3])
-    return MappingError(
-        f"no two photos could be placed ({'; '.join(log)}); {detail}; photos must overlap, show texture and be "
-        "taken from different places"
+def _with_given(model: MapModel | None, given: Mapping[str, Camera]) -> MapModel | None:
+    """The model with the cameras that the user knows: COLMAP's global mapper and its merging know none as constant."""
+    if model is None:
+        return None
+    state = model.state
+    known = tuple(
+        next((given[n] for n, c in zip(model.names, state.camera_of_view) if c == k and n in given), camera)
+        for k, camera in enumerate(state.cameras)
     )
-
-
-def _loose(model: MapModel) -> list[str]:
-    """Photos that too few observations hold, or too few of points that two others see as well.
-
-    The latter tie a photo to the scale of the rest; a mapper that placed it by map points had fifteen of them.
-    """
-    obs = model.observations
-    shared = np.bincount(obs.point, minlength=len(model.state.points))[obs.point] >= 3
-    tied = np.bincount(obs.view[shared], minlength=len(model.names))
-    enough = (model.observations_per_view() >= _MIN_OBSERVATIONS) & ((tied >= _MIN_TIED) | (len(model.names) < 3))
-    return [name for name, good in zip(model.names, enough, strict=True) if not good]
+    return dataclasses.replace(model, state=dataclasses.replace(state, cameras=known))
 
 
 def _solid(model: MapModel) -> MapModel | None:
     """The model without photos that too few observations hold; None when fewer than two are left."""
     while True:
-        weak = _loose(model)
+        weak = loose(model)
         if not weak:
             return model
         if len(model.names) - len(weak) < 2:
@@ -260,7 +250,7 @@ def _with_answers(
 
 def _weak(model: MapModel, relative_poses: Sequence[RelativePose]) -> list[str]:
     """Photos with too few observations to hold them, and no two answers about their pose that agree with the map."""
-    few = set(_loose(model))
+    few = set(loose(model))
     if not few:
         return []
     index = {name: i for i, name in enumerate(model.names)}
@@ -270,54 +260,3 @@ def _weak(model: MapModel, relative_poses: Sequence[RelativePose]) -> list[str]:
         agrees = np.linalg.norm(factors.values(model.state.poses)[:, :6], axis=1) < 4.5
         np.add.at(support, np.concatenate([factors.view1[agrees], factors.view2[agrees]]), 1)
     return [name for name in model.names if name in few and support[index[name]] < 2]
-
-
-def _reasons(
-    database_path: Path,
-    capture: Capture,
-    counts: Mapping[str, int],
-    registered: set[str],
-    options: MapOptions,
-    apart: Mapping[str, str],
-) -> list[Rejected]:
-    """Why each photo outside ``registered`` is not in the map; ``apart``: a photo of a place that looks alike."""
-    verified = verified_counts(database_path)
-    turning = turning_pairs(database_path)
-    need = options.mapper.min_registration_inliers
-    result = []
-    for view in capture.views:
-        if view.name in registered:
-            continue
-        mine = {pair: n for pair, n in verified.items() if view.name in pair}
-        others = {a if b == view.name else b for a, b in mine}
-        inside = others & registered
-        best = max(mine.values(), default=0)
-        twin = next(
-            (v.name for v in capture.views if v.content_hash == view.content_hash and v.name != view.name), None
-        )
-        if twin is not None:
-            reason = f"its pixels equal those of {twin}: no baseline between them"
-        elif counts[view.name] < options.features.min_inliers:
-            reason = f"only {counts[view.name]} keypoints found: blurred, empty or masked"
-        elif view.name in apart:
-            reason = (
-                f"its place looks like that of {apart[view.name]}, but what is around differs, and nothing else ties "
-                "it to the map: photos that lead from one place to the other would"
-            )
-        elif not mine:
-            reason = "no verified matches with any other photo"
-        elif registered and not inside:
-            reason = f"matches only {len(others)} photos that are not in the map themselves (at most {best} matches)"
-        elif not registered and all(pair in turning for pair in mine):
-            reason = (
-                f"its {sum(mine.values())} matches with {len(others)} photos fit a camera that only turned in its "
-                "place: without a step aside nothing tells depth"
-            )
-        else:
-            with_map = sum(n for pair, n in mine.items() if set(pair) & inside) if inside else sum(mine.values())
-            reason = (
-                f"{with_map} verified matches with {len(inside or others)} photos (at most {best} with one), too few "
-                f"or too contradictory to place it (needs {need} that agree with map points)"
-            )
-        result.append(Rejected(view.name, reason))
-    return result

@@ -56,13 +56,12 @@ def from_reconstruction(reconstruction: pycolmap.Reconstruction) -> MapModel:
     camera_ids = sorted({image.camera_id for image in images})
     point_ids = sorted(reconstruction.points3D)
     row = {point_id: i for i, point_id in enumerate(point_ids)}
-    view_of_image = {image.image_id: i for i, image in enumerate(images)}
     views, points, pixels = [], [], []
-    for point_id in point_ids:
-        for element in reconstruction.points3D[point_id].track.elements:
-            views.append(view_of_image[element.image_id])
-            points.append(row[point_id])
-            pixels.append(reconstruction.image(element.image_id).points2D[element.point2D_idx].xy)
+    for i, image in enumerate(images):
+        seen = image.get_observation_points2D()
+        views += [i] * len(seen)
+        points += [row[keypoint.point3D_id] for keypoint in seen]
+        pixels += [keypoint.xy for keypoint in seen]
     nothing = np.full(len(views), np.nan)
     return MapModel(
         names=tuple(image.name for image in images),
