@@ -372,7 +372,7 @@ def make_textured(
     textured: TexturedMesh = stages.run(
         TEXTURE_STAGE, TexturedMesh, [key, fuse, texture],
         lambda progress: texture_mesh(
-            built.mesh, scene.views, _photos(capture), texture, built.invented, progress
+            built.mesh, scene.views, _photos(capture), texture, maps.depth_maps, built.invented, progress
         ),
         room="surface", unit="steps",
         counts=lambda found: {"pages": len(found.pages), "photos": found.photos_used},

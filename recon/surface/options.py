@@ -71,6 +71,7 @@ class TextureOptions:
     target_faces: int = 200_000  # simplified to so many triangles first, where the fusion's target_faces doesn't say
     page_px: int = 4096  # most pixels along a side of a page of the atlas
     max_pages: int = 4  # what doesn't fit on so many pages is reduced until it does
+    longest_edge: float = 0.01  # parts of the surface's extent; longer edges are cut, as no photo may show them whole
     candidates: int = 8  # photos considered per triangle, the best ones
     min_cosine: float = 0.1  # of the angle between line of sight and normal: flatter than 84 degrees nothing is taken
     smoothness: float = 0.5  # cost of an edge between two photos; a triangle's worst photo for its best costs 1

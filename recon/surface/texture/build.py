@@ -21,13 +21,12 @@ from recon.surface.texture.select import pieces, select_photos
 from recon.surface.texture.topology import face_neighbours, face_normals, split_long_edges
 from recon.surface.texture.types import TexturedMesh
 from recon.surface.texture.views import Projector, Visibility, projector
-from recon.surface.types import Mesh
+from recon.surface.types import DepthMap, Mesh
 from recon.types import PosedView
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-_LONGEST_EDGE = 0.01  # of the surface's extent: larger triangles are cut
 _SEAM_BLUR_PX = 5
 
 
@@ -36,6 +35,7 @@ def texture_mesh(
     views: Sequence[PosedView],
     photos: Photos,
     options: TextureOptions,
+    depth_maps: Sequence[DepthMap] = (),
     invented: NDArray[np.bool_] | None = None,
     progress: Progress | None = None,
 ) -> TexturedMesh:
@@ -49,15 +49,16 @@ def texture_mesh(
         views: the registered photos.
         photos: their pixels and masks.
         options: sizes of pages, and how photos are chosen.
+        depth_maps: of the photos: a photo whose own depth is nearer than the mesh shows something else.
         invented: vertices [V] of surface that was made up: photos that look at its place don't show it.
         progress: called with (steps done, steps): two per photo and one at the end.
 
     Raises:
         SurfaceError: the charts don't fit on the pages.
     """
-    mesh, made_up = _prepare(mesh, invented)
+    mesh, made_up = _prepare(mesh, invented, options.longest_edge)
     places = [projector(view) for view in views]
-    labels, gains, piece = _choose(mesh, made_up, places, photos, options, progress)
+    labels, gains, piece = _choose(mesh, made_up, places, photos, depth_maps, options, progress)
     seen, unseen = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
     used = [int(photo) for photo in np.unique(labels[seen])]
@@ -105,11 +106,11 @@ def texture_mesh(
     return TexturedMesh(mesh, uv, page_of_face, tuple(jpegs), share, charts.scale, len(used))
 
 
-def _prepare(mesh: Mesh, invented: NDArray[np.bool_] | None) -> tuple[Mesh, NDArray[np.bool_]]:
+def _prepare(mesh: Mesh, invented: NDArray[np.bool_] | None, longest: float) -> tuple[Mesh, NDArray[np.bool_]]:
     """The mesh without long edges, and which of its triangles [F] are made up."""
     vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
     extent = float(np.linalg.norm(np.subtract(*np.percentile(vertices, [98, 2], axis=0))))
-    split = split_long_edges(mesh, _LONGEST_EDGE * extent) if extent > 0 else mesh
+    split = split_long_edges(mesh, longest * extent) if extent > 0 else mesh
     if invented is None:
         return split, np.zeros(len(split.faces), dtype=bool)
     # New vertices lie on old edges: what their nearest old vertex is, they are.
@@ -122,6 +123,7 @@ def _choose(
     made_up: NDArray[np.bool_],
     places: Sequence[Projector],
     photos: Photos,
+    depth_maps: Sequence[DepthMap],
     options: TextureOptions,
     progress: Progress | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]:
@@ -132,14 +134,22 @@ def _choose(
     edges = vertices[mesh.faces] - vertices[np.roll(mesh.faces, -1, axis=1)]
     visibility = Visibility(mesh, normals, float(np.median(np.linalg.norm(edges, axis=-1))), options)
     candidates = Candidates.none(len(mesh.faces), options.candidates)
+    numbers = {depth_map.name: index for index, depth_map in enumerate(depth_maps)}
     for index, place in enumerate(places):
-        candidates.add(index, visibility.seen_by(place, place.load(photos), photos.mask(place.view.name)))
+        name = place.view.name
+        depth_map = depth_maps[numbers[name]] if name in numbers else None
+        candidates.add(index, visibility.seen_by(place, place.load(photos), photos.mask(name), depth_map))
         _tell(progress, index + 1, 2 * len(places) + 1)
     candidates.drop(np.broadcast_to(made_up[:, None], candidates.photo.shape))
     candidates.drop_poor()
+    candidates.weigh_detail()
     gains = estimate_gains(candidates, len(places))
     outliers = drop_outliers(candidates, gains, neighbours)
     labels = select_photos(candidates, neighbours, options)
+    used = labels[labels >= 0]
+    if len(used):  # as bright as the photos that are used are in the mean
+        gains /= np.exp(np.log(gains)[used].mean(axis=0))
+    logger.debug("gains %s", np.round(gains, 2).tolist())
     _, piece = pieces(labels, neighbours)
     logger.info("texture: %d of %d triangles seen, %d outliers", (labels >= 0).sum(), len(labels), outliers)
     return labels, gains, piece

@@ -16,36 +16,52 @@ _MOST_GAIN = np.log(3.0)
 _OUTLIER_LEVELS = 25.0
 _OUTLIER_SPREADS = 4.0  # times the median deviation
 _GAIN_FACES = 40_000  # triangles that exposures are estimated from, evenly chosen
+_LEAST_DETAIL = 4.0  # grey levels of gradient: on flat paint the size alone decides
 _VOTES = 2  # rounds in which neighbouring triangles agree on what is an outlier
 
 
 @dataclass
 class Candidates:
-    """Up to K photos per triangle: ``photo`` [F, K] (-1: none), ``quality`` [F, K], mean ``color`` [F, K, 3]."""
+    """Up to K photos per triangle: ``photo`` [F, K] (-1: none), ``quality`` [F, K], ``detail`` [F, K], mean ``color``
+    [F, K, 3]. Quality is the size in pixels until :meth:`weigh_detail`.
+    """
 
     photo: NDArray[np.int32]
     quality: NDArray[np.float32]
+    detail: NDArray[np.float32]
     color: NDArray[np.float32]
 
     @classmethod
     def none(cls, num_faces: int, most: int) -> Candidates:
         shape = (num_faces, most)
-        return cls(np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32))
+        zero = np.zeros(shape, np.float32)
+        return cls(np.full(shape, -1, np.int32), zero, zero.copy(), np.zeros((*shape, 3), np.float32))
 
     def add(self, photo: int, seen: Seen) -> None:
         """Puts a photo in where it is better than the worst of those that are there."""
         faces = seen.faces
         worst = self.quality[faces].argmin(axis=1)
-        better = seen.quality > self.quality[faces, worst]
+        better = seen.size > self.quality[faces, worst]
         faces, worst = faces[better], worst[better]
         self.photo[faces, worst] = photo
-        self.quality[faces, worst] = seen.quality[better]
+        self.quality[faces, worst] = seen.size[better]
+        self.detail[faces, worst] = seen.detail[better]
         self.color[faces, worst] = seen.color[better]
 
     def drop(self, which: NDArray[np.bool_]) -> None:
         """Takes out the entries ``which`` [F, K]."""
         self.photo[which] = -1
         self.quality[which] = 0
+
+    def weigh_detail(self) -> None:
+        """Makes quality the size times the photo's detail (Waechter et al. 2014, section 4.1), which a blurred photo
+        lacks. More detail than in most of a triangle's photos is no merit: it is leaves before a lawn.
+        """
+        valid = self.photo >= 0
+        rows = np.arange(len(valid))
+        middle = np.maximum(valid.sum(axis=1) - 1, 0) // 2
+        usual = np.sort(np.where(valid, self.detail, np.inf), axis=1)[rows, middle]
+        self.quality *= np.minimum(self.detail, np.where(np.isfinite(usual), usual, 0)[:, None]) + _LEAST_DETAIL
 
     def drop_poor(self) -> None:
         """Takes out photos that are far worse than a triangle's best, such as those that show it partly."""

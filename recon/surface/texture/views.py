@@ -14,12 +14,14 @@ from recon.cameras.unify import MAX_UNIFIED_PIXELS, ImageProfile, unified_camera
 from recon.surface.backend import open3d
 from recon.surface.build import Photos
 from recon.surface.options import TextureOptions
-from recon.surface.types import Mesh
+from recon.surface.types import DepthMap, Mesh
 from recon.types import Camera, ImageArray, PosedView
 
 _MARGIN_PX = 2.0  # triangles nearer to the photo's border are not shown by it
-_PARTLY = 1e-4  # times the quality where a corner is hidden: for triangles that no photo shows whole
-_LEAST_DETAIL = 4.0  # grey levels of gradient: on flat paint the size alone decides
+_PARTLY = 1e-4  # times the size where a corner is hidden: for triangles that no photo shows whole
+_HIDDEN = 1e-3  # where the photo's own depth is nearer: something that the mesh lacks is in front
+_UNCONFIRMED = 0.4  # where the photo's own depth does not say that it shows this surface
+_SAME_DEPTH = 0.02  # parts of the depth by which they may differ
 _CORNER = 0.9  # of the way from the middle to a corner: where it is tested
 
 
@@ -76,10 +78,13 @@ def _profile(camera: Camera) -> ImageProfile:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one photo shows: ``faces`` [N] their numbers, ``quality`` [N], mean ``color`` [N, 3]."""
+    """What one photo shows: ``faces`` [N] their numbers, ``size`` [N] in pixels (less where it is not sure that they
+    are seen), ``detail`` [N] of the photo there, mean ``color`` [N, 3].
+    """
 
     faces: NDArray[np.int64]
-    quality: NDArray[np.float32]
+    size: NDArray[np.float32]
+    detail: NDArray[np.float32]
     color: NDArray[np.float32]
 
 
@@ -97,11 +102,13 @@ class Visibility:
             self._tensor(self._vertices.astype(np.float32)), self._tensor(mesh.faces.astype(np.uint32))
         )
 
-    def seen_by(self, place: Projector, photo: ImageArray, mask: NDArray[np.bool_] | None) -> Seen:
+    def seen_by(
+        self, place: Projector, photo: ImageArray, mask: NDArray[np.bool_] | None, depth: DepthMap | None = None
+    ) -> Seen:
         """Triangles that face the photo, lie in it with all corners, and whose middle nothing hides.
 
-        Quality is the area in pixels times the photo's detail there (Waechter et al. 2014, section 4.1). Where a corner
-        is hidden it is next to nothing.
+        Their size is next to nothing where a corner is hidden, or where the photo's own ``depth`` (if there is one) is
+        nearer: leaves of a tree that is not in the mesh.
         """
         centre = np.asarray(place.view.centre_world, dtype=np.float64)
         pixels = place.pixels(self._vertices)
@@ -121,8 +128,24 @@ class Visibility:
         side = int(np.clip(np.sqrt(np.median(area)) if len(area) else 3, 3, 31)) | 1
         middle = corners.mean(axis=1).astype(np.int64)
         detail, color = _detail(photo, side)[middle[:, 1], middle[:, 0]], cv2.blur(photo, (side, side))
-        quality = area * (detail + _LEAST_DETAIL) * np.where(whole, 1.0, _PARTLY)
-        return Seen(faces, quality.astype(np.float32), color[middle[:, 1], middle[:, 0]].astype(np.float32))
+        size = area * np.where(whole, 1.0, _PARTLY)
+        if depth is not None:
+            size *= self._confirmed(self._middles[faces], depth)
+        return Seen(faces, size.astype(np.float32), detail, color[middle[:, 1], middle[:, 0]].astype(np.float32))
+
+    def _confirmed(self, points: NDArray[np.float64], depth: DepthMap) -> NDArray[np.float64]:
+        """Factor for points [N] that says how sure a photo's depth map is that the photo shows them."""
+        camera_points = points @ depth.cam_from_world[:, :3].T + depth.cam_from_world[:, 3]
+        z = camera_points[:, 2]
+        pixels = np.nan_to_num(pinhole.project(depth.camera, camera_points), nan=-1.0)
+        height, width = depth.depth_m.shape
+        inside = np.all((pixels >= 0) & (pixels < [width, height]), axis=1)
+        column, row = np.where(inside[:, None], pixels, 0).astype(np.int64).T
+        measured = np.where(inside, depth.depth_m[row, column], np.nan)
+        tolerance = np.maximum(2 * self._tolerance, _SAME_DEPTH * z)
+        with np.errstate(invalid="ignore"):
+            nearer, same = measured < z - tolerance, np.abs(measured - z) <= tolerance
+        return np.where(same, 1.0, np.where(nearer, _HIDDEN, _UNCONFIRMED))
 
     def _unhidden(self, centre: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points [N, 3] the first hit of a ray from ``centre`` is not clearly in front of."""
