@@ -50,7 +50,7 @@ VARIANTS: dict[str, tuple[tuple[Task, ...] | None, bool, tuple[str, ...]]] = {
     "full": (TASKS, False, ()),
     "photos-alone": ((), False, ()),
     "no-refinement": (TASKS, False, ("--surface.no-refine",)),
-    "uniform-budget": (TASKS, False, ("--planning", "uniform")),
+    "coarse-to-fine": (TASKS, False, ("--planning", "coarse-to-fine")),
     "no-prior": (("match", "pose"), False, ()),
     "no-matches": (("depth", "pose"), False, ()),
     "no-poses": (("depth", "match"), False, ()),
@@ -69,7 +69,7 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """synthetic: rooms of the split; of the oracle's errors in both"""
     variants: tuple[str, ...] = ("full",)
-    """of: full photos-alone no-refinement uniform-budget no-prior no-matches no-poses sensor, and with the embedded
+    """of: full photos-alone no-refinement coarse-to-fine no-prior no-matches no-poses sensor, and with the embedded
     checkpoint instead of the oracle: embedded, embedded-pairs (asks it for matches and poses, too)"""
     views: int = 12
     """photos of a synthetic room"""

@@ -23,7 +23,7 @@ class AskOptions:
 
     budget: int = 256
     """depth questions per photo"""
-    planning: Planning = "coarse-to-fine"
+    planning: Planning = "uniform"
     """how they are spent: evenly, or three quarters so and the rest where those answers leave most open"""
     match_budget: int = 64
     """correspondence questions per pair of photos"""

@@ -31,7 +31,7 @@ def ask_depth(
     mask: NDArray[np.bool_] | None = None,
     jitter_seed: int | None = None,
     progress: Progress | None = None,
-    planning: Planning = "coarse-to-fine",
+    planning: Planning = "uniform",
 ) -> DepthSamples:
     """Asks for the depth of at most ``budget`` pixels of a photo.
 

@@ -85,6 +85,21 @@ def test_masks_are_of_the_photo() -> None:
         ask(profile_with("recon-1"), mask=mask.T)
 
 
+def test_questions_coarse_to_fine_know_the_answers_before_them() -> None:
+    first, profile = pair()[0], profile_with("recon-1", depth_kind="z")
+    asked = {}
+    for planning in ("uniform", "coarse-to-fine"):
+        engine = OracleEngine(profile, pair())
+        samples = ask_depth(engine, first.view, first.pixels, first.camera, 200, planning=planning)
+        asked[planning] = (engine.num_calls, samples)
+    assert {planning: calls for planning, (calls, _) in asked.items()} == {"uniform": 1, "coarse-to-fine": 3}
+    planned = asked["coarse-to-fine"][1]
+    assert 150 < len(planned.depth_m) <= planned.num_asked <= 200
+    # three quarters of the budget lie on a coarser grid than all of it
+    coarse = ask(profile, budget=150)
+    np.testing.assert_array_equal(planned.pixels[: len(coarse.pixels)], coarse.pixels)
+
+
 def test_checkpoints_without_depth_are_refused() -> None:
     with pytest.raises(CheckpointError, match=r"facebook/VLM3-pose.*--depth-model"):
         ask(PUBLIC_PROFILES["facebook/VLM3-pose"])
