@@ -37,6 +37,7 @@ class RoomDataset:
     coarse: bool = False
     hidden: float = HIDDEN_SHARE
     regions: bool = False
+    motion: bool = False
 
     def __len__(self) -> int:
         return self.rooms
@@ -58,7 +59,7 @@ class RoomDataset:
         pair = pair.flipped() if flip else pair
         pair = pair.swapped() if rng.random() < 0.5 else pair
         if self.task == "pose":
-            return pose_sample(pair, dialect, self.name, self.layout, self.coarse)
+            return pose_sample(pair, dialect, self.name, self.layout, self.coarse, self.motion)
         return match_sample(pair, dialect, self.questions, rng, self.name, self.hidden, self.layout)
 
 

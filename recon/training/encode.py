@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
@@ -44,13 +45,14 @@ class Sample:
     """Images (unified) and lessons about them; ``dataset`` names where it comes from.
 
     ``layout``: ``packed`` lessons do not see each other, as at inference; as ``turns`` of one chat (the paper's way)
-    each sees the ones before it.
+    each sees the ones before it. ``motion`` [7] (``dense_pairs.motion_of``) of a pair, where it is taught too.
     """
 
     images: tuple[UnifiedImage, ...]
     lessons: tuple[Lesson, ...]
     dataset: str
     layout: Layout = "packed"
+    motion: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class EncodedSample:
     ``prefix_ids`` [P] and ``prefix_positions`` [3, P]; ``suffixes``: the ids of each [S_i]; ``labels``: what each
     suffix position predicts [S_i]; ``next_position``: where every suffix starts, on all axes; ``pixel_values``
     [patches, features] and ``grids`` [images, 3] of the images; ``dataset`` for the log, with how many unusable items
-    of it were passed over (``skipped``). ``regions``: what region units learn from each suffix, where they do.
+    of it were passed over (``skipped``). ``regions``: what region units learn from each suffix, where they do;
+    ``motion`` as in :class:`Sample`, ``image_token``: the id that stands for images.
     """
 
     prefix_ids: Tensor
@@ -81,6 +84,8 @@ class EncodedSample:
     dataset: str
     skipped: int = 0
     regions: tuple[EncodedRegions | None, ...] = ()
+    motion: NDArray[np.float32] | None = None
+    image_token: int = -1
 
 
 class Encoder:
@@ -147,6 +152,8 @@ class Encoder:
             pixel_values=pictures["pixel_values"],
             grids=grids,
             dataset=sample.dataset,
+            motion=sample.motion,
+            image_token=self._image_token_id,
             regions=tuple(
                 self._regions(lesson, suffix) for lesson, suffix in zip(sample.lessons, suffixes, strict=True)
             )
@@ -244,7 +251,7 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, An
         for label, region, (slot, start, _) in zip(sample.labels, sample.regions, places[row], strict=False)
         if region is not None
     ]
-    batch = {
+    batch: dict[str, Any] = {
         "input_ids": torch.cat([prefix_ids, suffix_ids.flatten(1)], dim=1),
         "labels": torch.cat([ignored, labels.flatten(1)], dim=1),
         "position_ids": torch.cat([prefix_positions, suffix_positions.flatten(1).expand(3, -1, -1)], dim=2),
@@ -254,7 +261,13 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> dict[str, An
         "datasets": [sample.dataset for sample in samples],
         "skipped": [sample.skipped for sample in samples],
     }
-    return {**batch, "regions": region_batch(taught)} if taught else batch
+    if taught:
+        batch["regions"] = region_batch(taught)
+    if any(sample.motion is not None for sample in samples):
+        firsts = [int(sample.grids[0].prod()) // 4 for sample in samples]
+        motions = [sample.motion for sample in samples]
+        batch["motion"] = _motion_batch(prefix_ids, samples[0].image_token, firsts, motions)
+    return batch
 
 
 def _slots(lengths: Sequence[int], size: int) -> list[tuple[int, int, int]]:
@@ -273,3 +286,21 @@ def _slots(lengths: Sequence[int], size: int) -> list[tuple[int, int, int]]:
         filled[slot][0] += lengths[index]
         filled[slot][1] += 1
     return places
+
+
+def _motion_batch(
+    prefix_ids: Tensor, image_token: int, firsts: Sequence[int], motions: Sequence[NDArray[np.float32] | None]
+) -> dict[str, Tensor]:
+    """Tensors for ``motion_lessons``: ``rows`` [M], ``targets`` [M, 7], ``second`` [M, P].
+
+    Args:
+        prefix_ids: of the batch [B, P].
+        image_token: its id.
+        firsts: image tokens of each row's first image.
+        motions: per row ``dense_pairs.motion_of`` or None.
+    """
+    known = [(row, motion.tolist()) for row, motion in enumerate(motions) if motion is not None]
+    rows = [row for row, _ in known]
+    image = prefix_ids[rows] == image_token
+    second = image & (image.cumsum(dim=1) > torch.tensor([firsts[row] for row in rows])[:, None])
+    return {"rows": torch.tensor(rows), "targets": torch.tensor([motion for _, motion in known]), "second": second}

@@ -225,7 +225,7 @@ def _shares(datasets: tuple[RoomDataset | FileDataset, ...], weighting: str, whe
 _KINDS: Mapping[str, Any] = {
     "task": str, "rooms": int, "pool": str, "questions": int, "weight": (int, float), "split": str, "scenery": str,
     "layout": str, "round_m": (int, float), "format": str, "path": str, "strict": bool, "image": dict,
-    "views": str, "coarse": bool, "hidden": (int, float), "regions": bool,
+    "views": str, "coarse": bool, "hidden": (int, float), "regions": bool, "motion": bool,
 }  # fmt: skip
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "task": TASKS,
@@ -254,6 +254,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
             "coarse",
             "hidden",
             "regions",
+            "motion",
         )
         _check_keys(entry, ("task", "rooms", "pool"), optional, place)
     for key, value in entry.items():
@@ -282,7 +283,12 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         raise BadInputError(f"{place}.views: things are for task object, found task {task!r}")
     if "round_m" in entry and task != "depth":
         raise BadInputError(f"{place}.round_m: it is for depth, found task {task!r}")
-    for key, tasks in (("coarse", ("pose", "object")), ("hidden", ("match",)), ("regions", ("object",))):
+    for key, tasks in (
+        ("coarse", ("pose", "object")),
+        ("hidden", ("match",)),
+        ("regions", ("object",)),
+        ("motion", ("pose",)),
+    ):
         if key in entry and task not in tasks:
             raise BadInputError(f"{place}.{key}: it is for {' and '.join(tasks)}, found task {task!r}")
     if not 0 <= entry.get("hidden", 0.0) <= 1:
@@ -303,6 +309,7 @@ def _read_dataset(name: str, entry: Any, base: Path, where: str, strict: bool) -
         coarse=entry.get("coarse", False),
         hidden=float(entry.get("hidden", HIDDEN_SHARE)),
         regions=entry.get("regions", False),
+        motion=entry.get("motion", False),
     )
 
 

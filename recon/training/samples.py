@@ -21,6 +21,7 @@ from recon.questions.dialects import POSE_KINDS, Dialect
 from recon.synth.correspondence import true_correspondence
 from recon.synth.objects import ViewObject, well_seen
 from recon.training.coarse import coarse_length, coarse_motion
+from recon.training.dense_pairs import motion_of
 from recon.training.encode import Layout, Lesson, Sample
 from recon.training.pooled import PooledPair, PooledView
 from recon.training.region_targets import region_target
@@ -108,15 +109,24 @@ def match_sample(
 
 
 def pose_sample(
-    pair: PooledPair, dialect: Dialect, dataset: str = "pose", layout: Layout = "packed", coarse: bool = False
+    pair: PooledPair,
+    dialect: Dialect,
+    dataset: str = "pose",
+    layout: Layout = "packed",
+    coarse: bool = False,
+    with_motion: bool = False,
 ) -> Sample:
-    """All four questions about how the camera moved; ``coarse`` labels as in :mod:`recon.training.coarse`."""
+    """All four questions about how the camera moved; ``coarse`` labels as in :mod:`recon.training.coarse`.
+
+    ``with_motion`` adds the motion in numbers, to be taught beside the answers.
+    """
     relative = coarse_motion(pair.cam1_from_cam2) if coarse else pair.cam1_from_cam2
     lessons = tuple(
         Lesson(question.text, pose.answer_text(dialect, kind, relative))
         for question, kind in zip(pose.ask(dialect), POSE_KINDS, strict=True)
     )
-    return Sample((pair.first.image, pair.second.image), lessons, dataset, layout)
+    motion = motion_of(pair.cam1_from_cam2) if with_motion else None
+    return Sample((pair.first.image, pair.second.image), lessons, dataset, layout, motion)
 
 
 def spread_pixels(camera: Camera, count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -25,8 +25,11 @@ from transformers.integrations import TensorBoardCallback
 from recon.errors import BadInputError
 from recon.training.attention import use_packed_attention
 from recon.training.checkpoints import average_checkpoints, newest_checkpoint
+from recon.training.datasets import RoomDataset
 from recon.training.encode import IGNORED, Encoder, collate
+from recon.training.match_structure import can_match
 from recon.training.mixture import Mixture, MixtureDataset
+from recon.training.motion_lessons import MotionLessons
 from recon.training.optimiser import MatrixOptimiser
 from recon.training.regions import RegionLessons
 from recon.training.structure import trainable_masks
@@ -134,7 +137,13 @@ def train(
     callbacks: list[TrainerCallback] = [_Progress(progress)] if progress is not None else []
     if settings.tensorboard:
         callbacks.append(_tensorboard(out / "tensorboard"))
-    lessons = RegionLessons(model) if settings.teach_regions else None
+    lessons: dict[str, RegionLessons | MotionLessons] = {}
+    if settings.teach_regions:
+        lessons["region units"] = RegionLessons(model)
+    if any(isinstance(dataset, RoomDataset) and dataset.motion for dataset in mixture.datasets):
+        if not can_match(model.config):
+            raise BadInputError("motion: true in --mixture needs a model with matching (--add-matching)")
+        lessons["motion"] = MotionLessons(model)
     trainer = _SftTrainer(
         model=trained,
         args=arguments,
@@ -142,7 +151,7 @@ def train(
         data_collator=lambda samples: collate(samples, pad),
         callbacks=callbacks,
         settings=settings,
-        region_lessons=lessons,
+        lessons=lessons,
     )
     if trainer.is_fsdp_enabled:
         _check_sharded(settings)
@@ -152,8 +161,8 @@ def train(
     elif settings.average > 1:
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is one process's work
         average_checkpoints(model, out, settings.average)
-    if lessons is not None:
-        lessons.close()
+    for lesson in lessons.values():
+        lesson.close()
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -263,10 +272,10 @@ class _SftTrainer(Trainer):
     """Reads samples in order, computes logits at answers only, and logs the loss of each data set."""
 
     def __init__(
-        self, *args: Any, settings: SftSettings, region_lessons: RegionLessons | None = None, **kwargs: Any
+        self, *args: Any, settings: SftSettings, lessons: dict[str, RegionLessons | MotionLessons], **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._region_lessons = region_lessons
+        self._lessons = lessons
         self._sums: dict[str, list[float]] = {}
         self._settings = settings
 
@@ -291,7 +300,7 @@ class _SftTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
         inputs = dict(inputs)
-        regions = inputs.pop("regions", None)
+        beside = {"region units": inputs.pop("regions", None), "motion": inputs.pop("motion", None)}
         labels, datasets, skipped = (inputs.pop(name) for name in ("labels", "datasets", "skipped"))
         columns = (labels != IGNORED).any(dim=0).nonzero().flatten()  # answers stand at the same columns in most rows
         outputs = model(**inputs, use_cache=False, logits_to_keep=columns)
@@ -307,13 +316,14 @@ class _SftTrainer(Trainer):
             entry[2] += 1
             entry[3] += passed_over
         loss = losses.sum() / self._mean_count(len(losses))
-        if regions is not None and self._region_lessons is not None:
-            taught = self._region_lessons.loss(regions)
-            self._sums.setdefault("region units", [0.0, 0.0, 0.0, 0.0])
-            entry = self._sums["region units"]
-            entry[0] += float(taught.detach()) * len(regions["forms"])
-            entry[1] += len(regions["forms"])
-            loss = loss + taught
+        for name, lesson in self._lessons.items():
+            targets = beside[name]
+            if targets is not None:
+                taught, count = lesson.loss(targets), len(targets["rows"])
+                entry = self._sums.setdefault(name, [0.0, 0.0, 0.0, 0.0])
+                entry[0] += float(taught.detach()) * count
+                entry[1] += count
+                loss = loss + taught
         return (loss, outputs) if return_outputs else loss
 
     def _mean_count(self, count: int) -> float:
