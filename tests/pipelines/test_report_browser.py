@@ -19,6 +19,7 @@ from PIL import Image
 
 from pipelines.report import write_report
 from tests.pipelines.reports import HOSTILE_NAME, make_report_run
+from tests.pipelines.textured_run import HALVES, make_textured_run
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -133,6 +134,20 @@ def test_it_opens_draws_and_toggles(browser: Any, report: Path) -> None:
     assert press(browser, "shading") is True
     shape = picture(browser)
     assert (np.ptp(shape.astype(int), axis=2) < 40).mean() > 0.9  # without the photos' colours
+    assert colours(shape) > 3
+    assert complaints(browser) == []
+
+
+def test_a_texture_is_drawn_from_all_its_pages(browser: Any, tmp_path: Path) -> None:
+    show(browser, write_report(make_textured_run(tmp_path)))
+    assert browser.find_element("id", "viewer").get_attribute("data-state") == "ready"
+    assert press(browser, "cameras") is False
+    image = picture(browser).astype(int)
+    for color in HALVES:
+        assert (np.abs(image - color).max(axis=2) < 20).mean() > 0.02
+    assert press(browser, "shading") is True
+    shape = picture(browser)
+    assert (np.ptp(shape.astype(int), axis=2) < 40).mean() > 0.99
     assert colours(shape) > 3
     assert complaints(browser) == []
 
