@@ -16,7 +16,7 @@ from recon.surface.options import TextureOptions
 from recon.surface.texture.bake import cut_out, empty_pages, finish_page, paint_cells, sample, to_jpeg
 from recon.surface.texture.candidates import Candidates, drop_outliers, estimate_gains
 from recon.surface.texture.charts import cut_charts, place_charts, texel_corners
-from recon.surface.texture.level import level, piece_corners
+from recon.surface.texture.level import Corners, level, piece_corners
 from recon.surface.texture.select import pieces, select_photos
 from recon.surface.texture.topology import face_neighbours, face_normals, split_long_edges
 from recon.surface.texture.types import TexturedMesh
@@ -60,17 +60,9 @@ def texture_mesh(
     places = [projector(view) for view in views]
     labels, gains, piece = _choose(mesh, made_up, places, photos, depth_maps, options, progress)
     seen, unseen = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
-    vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
     used = [int(photo) for photo in np.unique(labels[seen])]
-
     corners = piece_corners(mesh.faces, piece, seen)
-    photo_of_piece = np.full(int(piece.max(initial=0)) + 1, -1, dtype=np.int64)
-    photo_of_piece[piece] = labels
-    photo_of_corner = photo_of_piece[corners.piece]
-    pixels = np.zeros((len(corners.vertex), 2), dtype=np.float32)
-    for photo in used:
-        here = photo_of_corner == photo
-        pixels[here] = places[photo].pixels(vertices[corners.vertex[here]])
+    photo_of, pixels = _places_in_photos(mesh, corners, labels, piece, places)
     corners_px = np.zeros((len(labels), 3, 2), dtype=np.float32)
     corners_px[seen] = pixels[corners.of_face]
     cut = cut_charts(labels, piece, corners_px, options.padding_px)
@@ -79,11 +71,11 @@ def texture_mesh(
     logger.info("texture: %d charts on pages %s at scale %.3f", len(charts.photo), charts.pages, charts.scale)
 
     pages = empty_pages(charts)
-    color = np.zeros((len(corners.vertex), 3))
+    color = np.zeros((len(photo_of), 3))
     for done, photo in enumerate(used):
         image = places[photo].load(photos)
         cut_out(pages, charts, photo, image, gains[photo])
-        here = photo_of_corner == photo
+        here = photo_of == photo
         color[here] = sample(cv2.blur(image, (_SEAM_BLUR_PX, _SEAM_BLUR_PX)), pixels[here]) / gains[photo]
         _tell(progress, len(views) + 1 + done, 2 * len(views) + 1)
     offset = np.zeros((len(labels), 3, 3), dtype=np.float32)
@@ -91,19 +83,34 @@ def texture_mesh(
     painted = np.full((len(mesh.vertices_world_m), 3), UNKNOWN_GREY, np.uint8) if mesh.colors is None else mesh.colors
     paint_cells(pages, charts, unseen, texels, painted[mesh.faces[unseen]])
 
-    page_of_face = charts.page[charts.of_face].astype(np.int32)
+    page = charts.page[charts.of_face].astype(np.int32)
     jpegs = []
     for number in range(len(pages)):
-        mine, cells = seen[page_of_face[seen] == number], unseen[page_of_face[unseen] == number]
+        mine, cells = seen[page[seen] == number], unseen[page[unseen] == number]
         low = np.floor(texels[cells, 0]).astype(np.int64).reshape(-1, 2)
         jpegs.append(to_jpeg(finish_page(pages[number], texels[mine], offset[mine], low, options.padding_px / 2)))
-        pages[number] = np.zeros((0, 0, 3), np.uint8)
+        pages[number] = np.zeros((0, 0, 3), np.uint8)  # not needed any more
     _tell(progress, 2 * len(views) + 1, 2 * len(views) + 1)
     sizes = np.array([(width, height) for height, width in charts.pages], dtype=np.float64).reshape(-1, 2)
-    uv = (texels / sizes[page_of_face][:, None]).astype(np.float32)
-    areas = face_normals(vertices, mesh.faces)[1]
+    areas = face_normals(np.asarray(mesh.vertices_world_m, dtype=np.float64), mesh.faces)[1]
     share = float(areas[seen].sum() / max(areas.sum(), 1e-30))
-    return TexturedMesh(mesh, uv, page_of_face, tuple(jpegs), share, charts.scale, len(used))
+    uv = (texels / sizes[page][:, None]).astype(np.float32)
+    return TexturedMesh(mesh, uv, page, tuple(jpegs), share, charts.scale, len(used))
+
+
+def _places_in_photos(
+    mesh: Mesh, corners: Corners, labels: NDArray[np.int32], piece: NDArray[np.int64], places: Sequence[Projector]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The photo [N] that each of the ``corners`` has its colour from, and where it is in there [N, 2]."""
+    vertices = np.asarray(mesh.vertices_world_m, dtype=np.float64)
+    photo_of_piece = np.full(int(piece.max(initial=0)) + 1, -1, dtype=np.int64)
+    photo_of_piece[piece] = labels
+    photo_of = photo_of_piece[corners.piece]
+    pixels = np.zeros((len(photo_of), 2), dtype=np.float32)
+    for photo in np.unique(photo_of):
+        here = photo_of == photo
+        pixels[here] = places[photo].pixels(vertices[corners.vertex[here]])
+    return photo_of, pixels
 
 
 def _prepare(mesh: Mesh, invented: NDArray[np.bool_] | None, longest: float) -> tuple[Mesh, NDArray[np.bool_]]:
