@@ -6,6 +6,7 @@ less contrast (attenuation).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,9 @@ from recon.cameras import pinhole
 from recon.surface.frames import Frame
 from recon.types import DepthSamples
 
-_VARIATION_SIGMA = 0.1  # prior on the change of ln(factor) from the centre to a border of the image
+_VARIATION_SIGMA = 0.05  # prior on the change of ln(factor) from the centre to a border of the image
 _MIN_LOG_SIGMA = 0.01
+_ANSWER_SIGMA = 0.1  # of ln(depth), before it is measured
 _TUKEY = 4.685  # standard constant: 95 % efficiency on normal errors
 
 
@@ -49,6 +51,15 @@ class Alignment:
         # Relative trust among the samples stays; its level is the measured one.
         relative = samples.log_sigma / np.median(samples.log_sigma)
         return FrameSamples(samples.pixels, depth_m, np.maximum(relative * self.log_sigma, _MIN_LOG_SIGMA))
+
+
+def together(parts: Sequence[FrameSamples]) -> FrameSamples:
+    """Samples of several sources as one."""
+    return FrameSamples(
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.depth_m for part in parts]),
+        np.concatenate([part.log_sigma for part in parts]),
+    )
 
 
 def samples_in_frame(frame: Frame, samples: DepthSamples) -> FrameSamples:
@@ -98,14 +109,19 @@ def align(frame: Frame, samples: FrameSamples, min_points: int) -> Alignment | N
     # Where the samples around a point disagree, an edge runs between them: which side the point is on is unknown.
     spread = logs.max(axis=1) - logs.min(axis=1)
     trust = 1.0 / (1.0 + (spread / 0.3) ** 2)
+    # Points that are compared with the same answers share those answers' errors.
+    independent = min(1.0, len(np.unique(nearest[close, 0])) / close.sum())
+    point_variance = 0.0 if frame.point_log_sigma is None else np.asarray(frame.point_log_sigma)[close] ** 2
     target = np.log(frame.point_depth_m[close]) - log_asked
     features = _features(frame, np.asarray(frame.point_pixels)[close])
-    coefficients = np.array([_weighted_median(target, trust), 0.0, 0.0])
+    start = trust / (_ANSWER_SIGMA**2 + point_variance)
+    coefficients = np.array([_weighted_median(target, start), 0.0, 0.0])
     sigma = _robust_sigma(target - coefficients[0])
     for _ in range(10):
         residual = target - features @ coefficients
         sigma = _robust_sigma(residual)
-        weight = trust * np.clip(1 - (residual / (_TUKEY * sigma)) ** 2, 0, None) ** 2 / sigma**2
+        variance = sigma**2 + point_variance
+        weight = independent * trust * np.clip(1 - residual**2 / (_TUKEY**2 * variance), 0, None) ** 2 / variance
         ridge = np.diag([0.0, 1.0 / _VARIATION_SIGMA**2, 1.0 / _VARIATION_SIGMA**2])
         normal = features.T @ (weight[:, None] * features) + ridge
         coefficients = np.linalg.solve(normal, features.T @ (weight * target))

@@ -1,16 +1,16 @@
 """The surface step as a whole: registered photos and their evidence become dense depth maps, and those a mesh or cloud.
 
-Every photo goes through three stages, each kept in a :class:`~recon.surface.store.DepthStore`, so that a run that was
+Every photo goes through four stages, each kept in a :class:`~recon.surface.store.DepthStore`, so that a run that was
 stopped goes on where it was: ``photometric`` (sensor depth where given, otherwise the multi-view search around the
-prior), ``filled`` (checked against the neighbours, holes filled from the aligned prior where it may be trusted) and
-``final`` (fillings of neighbours made one surface).
+prior), ``confirmed`` (checked against the neighbours), ``filled`` (holes filled from the aligned prior, where it may be
+trusted, and from what other photos have confirmed) and ``final`` (fillings of neighbours made one surface).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import SurfaceError
+from recon.mapping.uncertainty import depth_log_sigmas
 from recon.surface.cloud import fuse_cloud
 from recon.surface.consensus import agreed
 from recon.surface.consistency import contradicted, count_consistent, remove_speckles
@@ -28,7 +29,7 @@ from recon.surface.grid import plan_grid
 from recon.surface.multiview import Prior, refine
 from recon.surface.options import FuseOptions, SurfaceOptions
 from recon.surface.rims import rims
-from recon.surface.store import DepthStore, StoredDepthMaps
+from recon.surface.store import DepthStore, Stage, StoredDepthMaps
 from recon.surface.types import DepthMap, PointCloud
 from recon.types import DepthSamples, ImageArray, Rejected, Scene
 
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
 _BEHIND = 1.04  # a rim's depth times this: from here on the filled surface lies behind it
+_LENDERS = 12  # photos asked for confirmed depth of what one shows
+_LENT_CONFIDENCE = 0.3
 _CACHED = 24  # frames and maps kept in memory: a photo's neighbours are mostly those of the photo before
 
 
@@ -138,36 +141,43 @@ class _DepthWork:
         self._neighbours = choose_neighbours(
             scene, multiview.num_neighbours, multiview.min_angle_deg, multiview.max_angle_deg
         )
+        # Whoever sees the same surface knows about it, however wide the angle.
+        self._lenders = choose_neighbours(scene, _LENDERS, 0.0, 180.0)
+        self._log_sigmas = depth_log_sigmas(scene)
         self._frames: OrderedDict[str, Frame] = OrderedDict()
-        self._maps: OrderedDict[str, DepthMap] = OrderedDict()
-        self._filled_maps: OrderedDict[str, DepthMap] = OrderedDict()
+        self._maps: defaultdict[Stage, OrderedDict[str, DepthMap]] = defaultdict(OrderedDict)
 
     def photometric(self, name: str) -> DepthMap:
-        cached = self._maps.get(name)
-        if cached is not None:
-            self._maps.move_to_end(name)
-            return cached
-        depth_map = self._store.load("photometric", name)
-        if depth_map is None:
-            # Read back: the store rounds confidences, and a run that goes on after a kill sees what was stored.
-            self._store.save("photometric", self._compute_photometric(name))
-            depth_map = self._store.load("photometric", name)
-            assert depth_map is not None
-        _remember(self._maps, name, depth_map)
-        return depth_map
+        return self._stage("photometric", name, self._compute_photometric)
+
+    def confirmed(self, name: str) -> DepthMap:
+        """The photo's own depth as far as neighbours confirm it or a sensor measured it."""
+        return self._stage("confirmed", name, self._compute_confirmed)
 
     def filled(self, name: str) -> DepthMap:
-        cached = self._filled_maps.get(name)
-        if cached is not None:
-            self._filled_maps.move_to_end(name)
-            return cached
-        depth_map = self._store.load("filled", name)
+        return self._stage("filled", name, self._compute_filled)
+
+    def _stage(self, stage: Stage, name: str, compute: Callable[[str], DepthMap]) -> DepthMap:
+        depth_map = self._maps[stage].get(name)
         if depth_map is None:
-            self._store.save("filled", self._compute_filled(name))
-            depth_map = self._store.load("filled", name)
+            depth_map = self._store.load(stage, name)
+        if depth_map is None:
+            # Read back: the store rounds confidences, and a run that goes on after a kill sees what was stored.
+            self._store.save(stage, compute(name))
+            depth_map = self._store.load(stage, name)
             assert depth_map is not None
-        _remember(self._filled_maps, name, depth_map)
+        _remember(self._maps[stage], name, depth_map)
         return depth_map
+
+    def _lent(self, name: str) -> DepthMap:
+        """The photo's confirmed depth for others: without what is weak, and without rims, which may be of the surface
+        behind."""
+        depth_map = self.confirmed(name)
+        weak = rims(depth_map.depth_m, self._rim_px(depth_map)) | (depth_map.confidence < _LENT_CONFIDENCE)
+        return dataclasses.replace(depth_map, depth_m=np.where(weak, np.nan, depth_map.depth_m).astype(np.float32))
+
+    def _rim_px(self, depth_map: DepthMap) -> float:
+        return self._options.multiview.window_px / 2 if depth_map.source == "multiview" else 0.0
 
     def final(self, name: str) -> DepthMap:
         depth_map = self._store.load("final", name)
@@ -185,9 +195,9 @@ class _DepthWork:
     def _frame(self, name: str) -> Frame:
         frame = self._frames.get(name)
         if frame is None:
-            view = self._scene.view(name)
-            frame = make_frame(self._scene, view, self._photos.pixels(name), self._options.multiview.work_px)
-            _remember(self._frames, name, frame)
+            view, work_px = self._scene.view(name), self._options.multiview.work_px
+            frame = make_frame(self._scene, view, self._photos.pixels(name), work_px, self._log_sigmas[name])
+        _remember(self._frames, name, frame)
         return frame
 
     def _compute_photometric(self, name: str) -> DepthMap:
@@ -211,7 +221,7 @@ class _DepthWork:
     def _compute_final(self, name: str) -> DepthMap:
         depth_map, frame = self.filled(name), self._frame(name)
         if depth_map.stats.get("filled", 0.0) > 0:
-            neighbours = [self.filled(other) for other in self._neighbours[name]]
+            neighbours = [self.filled(other) for other in self._lenders[name]]
             depth_m = agreed(depth_map, neighbours, self._options.fill_confidence)
             depth_map = dataclasses.replace(depth_map, depth_m=depth_m)
         mask = self._photos.mask(name)
@@ -225,19 +235,20 @@ class _DepthWork:
         )
 
     def _compute_filled(self, name: str) -> DepthMap:
-        raw, frame = self.photometric(name), self._frame(name)
-        neighbours = [self.photometric(other) for other in self._neighbours[name]]
-        depth_map = self._confirmed(raw, neighbours) if raw.source == "multiview" else raw
+        depth_map, frame, source = self.confirmed(name), self._frame(name), self.photometric(name).source
         confirmed = float(np.isfinite(depth_map.depth_m).mean())
-        fill = self._options.fill != "never" and raw.source in ("multiview", "sensor") and name in self._samples
-        if fill and (raw.source == "multiview" or self._options.fill == "always"):
-            depth_map = self._filled(depth_map, frame, neighbours)
+        fill = self._options.fill != "never" and source in ("multiview", "sensor") and name in self._samples
+        if fill and (source == "multiview" or self._options.fill == "always"):
+            depth_map = self._filled(depth_map, frame)
         known = float(np.isfinite(depth_map.depth_m).mean())
         stats = depth_map.stats | {"confirmed": confirmed, "filled": known - confirmed}
         return dataclasses.replace(depth_map, stats=stats)
 
-    def _confirmed(self, raw: DepthMap, neighbours: Sequence[DepthMap]) -> DepthMap:
+    def _compute_confirmed(self, name: str) -> DepthMap:
         """Pixels that enough neighbours confirm; fewer are asked for where a photo has only one neighbour."""
+        raw, neighbours = self.photometric(name), [self.photometric(other) for other in self._neighbours[name]]
+        if raw.source != "multiview":
+            return raw
         options = self._options.multiview
         needed = max(1, min(options.min_consistent, len(neighbours)))
         count, mean = count_consistent(raw, neighbours, options)
@@ -254,12 +265,12 @@ class _DepthWork:
             confidence=np.where(kept, confidence, 0).astype(np.float32),
         )
 
-    def _filled(self, depth_map: DepthMap, frame: Frame, neighbours: Sequence[DepthMap]) -> DepthMap:
+    def _filled(self, depth_map: DepthMap, frame: Frame) -> DepthMap:
         """Holes filled from the aligned prior at ``fill_confidence``, except where a neighbour sees through them."""
-        options = self._options
-        rim_px = options.multiview.window_px / 2 if depth_map.source == "multiview" else 0.0
+        options, rim_px, name = self._options, self._rim_px(depth_map), frame.name
+        lenders = [self._lent(other) for other in self._lenders[name]]
         depth_m = complete(
-            frame, depth_map, self._samples[frame.name], self._scene.scale.is_known, options.densify, rim_px
+            frame, depth_map, self._samples[name], self._scene.scale.is_known, options.densify, rim_px, lenders
         )
         if depth_m is None:
             return depth_map
@@ -268,6 +279,7 @@ class _DepthWork:
             fattened = rims(depth_map.depth_m, rim_px) & (depth_m > _BEHIND * depth_map.depth_m)
         hole = ~np.isfinite(depth_map.depth_m) | fattened
         candidate = dataclasses.replace(depth_map, depth_m=np.where(hole, depth_m, np.nan).astype(np.float32))
+        neighbours = [self.photometric(other) for other in self._neighbours[name]]
         hole &= ~contradicted(candidate, neighbours, options.multiview.min_score)
         return dataclasses.replace(
             depth_map,
@@ -279,5 +291,6 @@ class _DepthWork:
 
 def _remember(cache: OrderedDict[str, _T], name: str, value: _T) -> None:
     cache[name] = value
+    cache.move_to_end(name)
     while len(cache) > _CACHED:
         cache.popitem(last=False)

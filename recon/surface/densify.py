@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.cameras import pinhole
-from recon.surface.align import Alignment, FrameSamples, align, samples_in_frame
+from recon.surface.align import Alignment, FrameSamples, align, samples_in_frame, together
+from recon.surface.borrow import borrow
 from recon.surface.frames import Frame
 from recon.surface.join import join
 from recon.surface.options import DensifyOptions
@@ -18,10 +19,12 @@ from recon.surface.smooth import interpolate
 from recon.surface.types import DepthMap
 from recon.types import DepthSamples
 
-_POINT_LOG_SIGMA = 0.01  # of triangulated points, as seen by the interpolation
+_POINT_LOG_SIGMA = 0.01  # of triangulated points at best, as seen by the interpolation
+_VAGUE_LOG_SIGMA = 0.1  # of points that say no more than answers do
 _HALF_CONFIDENCE_SIGMA = 0.05  # relative depth error at which a prior is worth half
 _MIN_SAMPLES = 16
 _ANCHOR_LOG_SIGMAS = (0.005, 0.05)  # of confirmed pixels where holes are filled: taken as exact, and as good samples
+_MAX_ANCHORS = 4000
 _AGREEMENT = 0.07  # ln(depth) up to which the two fillings count as one surface
 _AGREEMENT_POWER = 8  # how sharply that ends
 
@@ -38,19 +41,7 @@ def dense_depth(
         the map (``stats``: ``log_sigma`` of the aligned samples, ``num_samples``, ``num_points``, ``factor``), or None
         where fewer than 16 usable samples remain.
     """
-    used: list[FrameSamples] = []
-    stats: dict[str, float] = {}
-    for source in samples:
-        placed = samples_in_frame(frame, source)
-        if len(placed.depth_m) < 4:
-            continue
-        alignment = align(frame, placed, options.min_align_points)
-        if alignment is not None:
-            stats |= _alignment_stats(alignment)
-            placed = alignment.apply(frame, placed)
-        elif not scale_known:
-            continue
-        used.append(placed)
+    used, stats = _aligned(frame, samples, scale_known, options)
     num_samples = sum(len(part.depth_m) for part in used)
     if num_samples < _MIN_SAMPLES:
         return None
@@ -71,6 +62,7 @@ def complete(
     scale_known: bool,
     options: DensifyOptions,
     rim_px: float = 0.0,
+    lenders: Sequence[DepthMap] = (),
 ) -> NDArray[np.float32] | None:
     """Depth [H, W] for the holes of a photometric map: the samples' surface, tied to the confirmed depth around.
 
@@ -80,38 +72,28 @@ def complete(
     the second agrees with it, the second elsewhere. What step remains beside confirmed pixels is carried on
     (:mod:`recon.surface.join`). Confirmed pixels within ``rim_px`` of where their surface ends hold nothing: they may
     be the object's depth on the wall behind it, and would pull that wall forward (:mod:`recon.surface.rims`).
-    None where there are too few samples.
+    What other photos (``lenders``) have confirmed in the holes counts as confirmed (:mod:`recon.surface.borrow`). None
+    where there are too few samples.
     """
     sure = np.isfinite(confirmed.depth_m) & ~rims(confirmed.depth_m, rim_px)
-    confirmed = dataclasses.replace(confirmed, depth_m=np.where(sure, confirmed.depth_m, np.nan).astype(np.float32))
-    rows, columns = np.nonzero(sure)
+    known_m = np.where(sure, confirmed.depth_m, np.nan).astype(np.float32)
+    confirmed = dataclasses.replace(confirmed, depth_m=known_m)
+    used, _ = _aligned(_with_depth_as_points(frame, known_m), samples, scale_known, options)
+    if used and lenders:
+        borrowed_m = borrow(confirmed, lenders, together(used))
+        known_m = np.where(sure, known_m, borrowed_m)
+        used, _ = _aligned(_with_depth_as_points(frame, known_m), samples, scale_known, options)
+    rows, columns = np.nonzero(np.isfinite(known_m))
     if len(rows) == 0:
         prior = dense_depth(frame, samples, scale_known, options)
         return None if prior is None else prior.depth_m
-    keep = np.random.default_rng(0).permutation(len(rows))[:4000]
-    pixels = np.stack([columns[keep] + 0.5, rows[keep] + 0.5], axis=-1)
-    depth_m = confirmed.depth_m[rows[keep], columns[keep]].astype(np.float64)
-    anchored = Frame(
-        frame.name, frame.color, frame.camera, frame.photo_camera, frame.cam_from_world,
-        np.arange(len(keep)), pixels, depth_m,
-    )  # fmt: skip
-    used = []
-    for source in samples:
-        placed = samples_in_frame(anchored, source)
-        if len(placed.depth_m) < 4:
-            continue
-        alignment = align(anchored, placed, options.min_align_points)
-        if alignment is not None:
-            used.append(alignment.apply(anchored, placed))
-        elif scale_known:
-            used.append(placed)
     if sum(len(part.depth_m) for part in used) < _MIN_SAMPLES:
         return None
+    keep = np.random.default_rng(0).permutation(len(rows))[:_MAX_ANCHORS]
+    pixels = np.stack([columns[keep] + 0.5, rows[keep] + 0.5], axis=-1)
+    depth_m = known_m[rows[keep], columns[keep]].astype(np.float64)
     exact_m, loose_m = (
-        join(
-            _interpolate(anchored, [*used, FrameSamples(pixels, depth_m, np.full(len(keep), sigma))], options),
-            confirmed.depth_m,
-        )
+        join(_interpolate(frame, [*used, FrameSamples(pixels, depth_m, np.full(len(keep), sigma))], options), known_m)
         for sigma in _ANCHOR_LOG_SIGMAS
     )
     return _where_agreed(exact_m, loose_m)
@@ -170,10 +152,48 @@ def _where_agreed(first_m: NDArray[np.float32], second_m: NDArray[np.float32]) -
     return (second_m * np.exp(share * difference)).astype(np.float32)
 
 
+def _aligned(
+    frame: Frame, samples: Sequence[DepthSamples], scale_known: bool, options: DensifyOptions
+) -> tuple[list[FrameSamples], dict[str, float]]:
+    """The sources' samples in the frame, each aligned to the frame's points, and figures of the last alignment."""
+    used: list[FrameSamples] = []
+    stats: dict[str, float] = {}
+    for source in samples:
+        placed = samples_in_frame(frame, source)
+        if len(placed.depth_m) < 4:
+            continue
+        alignment = align(frame, placed, options.min_align_points)
+        if alignment is not None:
+            stats |= _alignment_stats(alignment)
+            placed = alignment.apply(frame, placed)
+        elif not scale_known:
+            continue
+        used.append(placed)
+    return used, stats
+
+
+def _with_depth_as_points(frame: Frame, depth_m: NDArray[np.float32]) -> Frame:
+    """The frame with known pixels of ``depth_m`` [H, W] (an even choice of them) as further points."""
+    rows, columns = np.nonzero(np.isfinite(depth_m))
+    keep = np.random.default_rng(0).permutation(len(rows))[:_MAX_ANCHORS]
+    rows, columns = rows[keep], columns[keep]
+    points = _points(frame)
+    number = len(points.depth_m) + len(keep)
+    return dataclasses.replace(
+        frame,
+        point_ids=np.arange(number),
+        point_pixels=np.concatenate([points.pixels, np.stack([columns + 0.5, rows + 0.5], axis=-1)]),
+        point_depth_m=np.concatenate([points.depth_m, depth_m[rows, columns].astype(np.float64)]),
+        point_log_sigma=np.concatenate([points.log_sigma, np.full(len(keep), _POINT_LOG_SIGMA)]),
+    )
+
+
 def _points(frame: Frame) -> FrameSamples:
-    number = len(frame.point_depth_m)
     pixels = np.asarray(frame.point_pixels, dtype=np.float64)
-    return FrameSamples(pixels, np.asarray(frame.point_depth_m, dtype=np.float64), np.full(number, _POINT_LOG_SIGMA))
+    depth_m = np.asarray(frame.point_depth_m, dtype=np.float64)
+    known = np.zeros(len(depth_m)) if frame.point_log_sigma is None else np.asarray(frame.point_log_sigma)
+    use = known < _VAGUE_LOG_SIGMA
+    return FrameSamples(pixels[use], depth_m[use], np.maximum(known[use], _POINT_LOG_SIGMA))
 
 
 def _interpolate(frame: Frame, parts: Sequence[FrameSamples], options: DensifyOptions) -> NDArray[np.float32]:

@@ -21,7 +21,8 @@ class Frame:
     """``color`` [H, W, 3] undistorted; ``camera`` its PINHOLE camera; ``photo_camera`` that of the photo as taken.
 
     ``point_ids`` [M] rows of the scene's points seen here; ``point_pixels`` [M, 2] where they project to in this
-    image; ``point_depth_m`` [M] their z-depth (positive).
+    image; ``point_depth_m`` [M] their z-depth (positive); ``point_log_sigma`` [M] the standard deviation of its
+    logarithm, None where it is not known.
     """
 
     name: str
@@ -32,14 +33,27 @@ class Frame:
     point_ids: NDArray[np.int64]
     point_pixels: FloatArray
     point_depth_m: FloatArray
+    point_log_sigma: FloatArray | None = None
 
 
-def make_frame(scene: Scene, view: PosedView, photo: ImageArray, long_edge_px: int) -> Frame:
-    """Undistort and reduce a photo ([H, W, 3], as taken) and find the map points in it. Photos are never enlarged."""
+def make_frame(
+    scene: Scene, view: PosedView, photo: ImageArray, long_edge_px: int, log_sigmas: FloatArray | None = None
+) -> Frame:
+    """Undistort and reduce a photo ([H, W, 3], as taken) and find the map points in it. Photos are never enlarged.
+
+    ``log_sigmas`` [M] of the depths of ``view.point_ids`` (:func:`recon.mapping.uncertainty.depth_log_sigmas`).
+    """
     target = min(long_edge_px, max(view.camera.width_px, view.camera.height_px))
     unified = unify(photo, view.camera, ImageProfile("long_edge", float(target)))
     ids, pixels, depth = project_points(scene, view, unified.camera)
-    return Frame(view.name, unified.pixels, unified.camera, view.camera, view.cam_from_world, ids, pixels, depth)
+    sigmas = None
+    if log_sigmas is not None:
+        of_point = np.full(len(scene.points_world), np.inf)
+        np.minimum.at(of_point, view.point_ids, log_sigmas)
+        sigmas = of_point[ids]
+    return Frame(
+        view.name, unified.pixels, unified.camera, view.camera, view.cam_from_world, ids, pixels, depth, sigmas
+    )
 
 
 def project_points(

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 _SCALES = ((40.0, 0.3), (16.0, 0.15), (6.0, 0.08))  # pixels and ln(depth) per cell, from coarse to fine
 _LEAST_SHARE = 0.02  # confirmed share of a cell from which its offset is carried over in full
-_LARGEST = 0.3  # of an offset in ln(depth): more is another surface
+_LARGEST = 0.1  # of an offset in ln(depth): more is another surface, or a wrong depth on this one
 _MARGIN = 2  # empty cells around, so that blurring has room
 
 
@@ -27,8 +27,9 @@ def join(depth_m: NDArray[np.floating], confirmed_m: NDArray[np.floating]) -> ND
         place = np.stack([rows / side, columns / side, (log_depth - log_depth.min()) / step]) + _MARGIN  # [3, H, W]
         cells = np.rint(place).astype(np.int64)
         shape = tuple(int(n) + _MARGIN + 1 for n in cells.max(axis=(1, 2)))
-        index = np.ravel_multi_index(tuple(cells[:, known]), shape)
-        offset = np.clip((target - log_depth)[known], -_LARGEST, _LARGEST)
+        near = known & (np.abs(target - log_depth) < _LARGEST)
+        index = np.ravel_multi_index(tuple(cells[:, near]), shape)
+        offset = (target - log_depth)[near]
         size = int(np.prod(shape))
         weight = np.bincount(index, minlength=size).reshape(shape) / side**2
         total = np.bincount(index, offset, minlength=size).reshape(shape) / side**2

@@ -17,7 +17,7 @@ from scipy.sparse import csc_matrix, csr_matrix, diags, identity
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from recon.surface.align import FrameSamples
+from recon.surface.align import FrameSamples, together
 from recon.types import ImageArray
 
 _LEAST_AFFINITY = 1e-4  # even across the sharpest edge something is passed on, so that no region is undetermined
@@ -51,11 +51,7 @@ def interpolate(
     grid_h, grid_w = max(4, round(height * scale)), max(4, round(width * scale))
     small = cv2.resize(image, (grid_w, grid_h), interpolation=cv2.INTER_AREA)
     lab = _lab(small)
-    samples = FrameSamples(
-        np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.depth_m for part in parts]),
-        np.concatenate([part.log_sigma for part in parts]),
-    )
+    samples = together(parts)
     reference = float(np.median(samples.depth_m))
     inverse = reference / samples.depth_m  # [N], about 1
     place = _bilinear(samples.pixels * [grid_w / width, grid_h / height], grid_h, grid_w)  # [N, cells]

@@ -21,7 +21,7 @@ from recon.types import Camera
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["prior", "photometric", "filled", "final"]
+Stage = Literal["prior", "photometric", "confirmed", "filled", "final"]
 
 
 class DepthStore(Protocol):

@@ -174,7 +174,7 @@ def test_a_damaged_stored_map_is_computed_again(plane, tmp_path):
     store = FolderDepthStore(tmp_path)
     build_depth_maps(scene, photos, [], OPTIONS, store)
     files = sorted(tmp_path.rglob("*.npz"))
-    assert len(files) == 12  # three steps of four photos
+    assert len(files) == 16  # four steps of four photos
     for file in files:
         file.write_bytes(file.read_bytes()[:1000])
     result = build_depth_maps(scene, photos, [], OPTIONS, store)
@@ -189,9 +189,8 @@ def test_photos_without_depth_are_named_with_the_reason(plane):
     with pytest.raises(SurfaceError, match=r"none of 1 registered photos.*view0\.jpg: shares too few points"):
         build_depth_maps(alone, photos_of(maps), [], OPTIONS, MemoryDepthStore())
     one_sensor = photos_of(maps, sensor_depth=lambda name: maps[name].depth_m if name == "view1.jpg" else None)
-    lonely = dataclasses.replace(
-        scene, views=(dataclasses.replace(scene.views[0], point_ids=np.empty(0, np.int64)), scene.views[1])
-    )
+    blind = dataclasses.replace(scene.views[0], point_ids=np.empty(0, np.int64), pixels=np.empty((0, 2)))
+    lonely = dataclasses.replace(scene, views=(blind, scene.views[1]))
     result = build_depth_maps(lonely, one_sensor, [], OPTIONS, MemoryDepthStore())
     assert [m.name for m in result.depth_maps] == ["view1.jpg"]
     assert [r.name for r in result.rejected] == ["view0.jpg"]

@@ -71,6 +71,32 @@ def test_a_factor_that_varies_over_the_image_is_aligned():
     assert alignment.inlier_share > 0.9
 
 
+def test_points_count_by_how_well_their_depth_is_known():
+    """A third of the points is 30 % too far, which their spread says."""
+    depth = plane()
+    frame = frame_of(depth, GREY)
+    bad = np.arange(150) % 3 == 0
+    wrong = dataclasses.replace(frame, point_depth_m=np.where(bad, 1.3, 1.0) * frame.point_depth_m)
+    told = dataclasses.replace(wrong, point_log_sigma=np.where(bad, 0.3, 0.005))
+    errors = [
+        np.abs(dense_depth(f, [samples_of(depth)], True, OPTIONS).depth_m / depth - 1).mean() for f in (wrong, told)
+    ]
+    assert errors[1] < 0.015 < 0.05 < errors[0]
+
+
+def test_many_points_in_a_corner_do_not_tilt_the_whole():
+    """A thousand points beside the same few answers know no more than those answers do."""
+    depth = plane(0.0)
+    found = []
+    for seed in range(8):
+        frame = frame_of(depth, GREY, num_points=1000, seed=seed)
+        corner = dataclasses.replace(frame, point_pixels=frame.point_pixels * [0.3, 0.3])
+        samples = samples_in_frame(corner, samples_of(depth, 0.1, seed=seed))
+        found.append(align(corner, samples, 12).coefficients)
+    tilt = np.array(found)[:, 1:]
+    assert np.sqrt((tilt**2).mean()) < 0.03  # 0.06 and more where each point counts by itself
+
+
 def test_depth_does_not_bleed_over_an_image_edge():
     depth = np.full((HEIGHT, WIDTH), 2.0, dtype=np.float32)
     depth[:, 77:] = 4.0
