@@ -1,11 +1,10 @@
-"""What keypoints hold by themselves: there a checkpoint's matches, whose refinement takes most of mapping's time, add
-nothing.
-"""
+"""Whether keypoints hold a map by themselves: a checkpoint's matches, whose refinement takes most of the time, then add
+nothing."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +12,15 @@ from numpy.typing import NDArray
 from recon.mapping.answers import agreement, cycle_closing
 from recon.mapping.lookalikes import look_alikes
 from recon.mapping.model import MapModel
-from recon.types import Matches, RelativePose
+from recon.types import RelativePose
 
 _log = logging.getLogger(__name__)
 
 MIN_OBSERVATIONS = 10  # of a registered photo: fewer do not hold its six unknowns
 _MIN_TIED = 5  # of them, of points that three photos see
-_HELD = 60  # verified matches of a pair from which a checkpoint's, of which few dozens are refined, add nothing
 _FIRMLY = 100  # observations of a photo that needs no more of them
 _LEAST_ANSWERS = 3  # about a photo's pose that can confirm it
 _LEAST_AGREEING = 0.8  # share of them that must agree
-
-
-def needed(matches: Sequence[Matches], verified: Mapping[tuple[str, str], int]) -> list[Matches]:
-    """The answers about pairs that keypoints do not hold already."""
-    return [
-        pair
-        for pair in matches
-        if max(verified.get((pair.name1, pair.name2), 0), verified.get((pair.name2, pair.name1), 0)) < _HELD
-    ]
 
 
 def is_confirmed(model: MapModel | None, names: Sequence[str], relative_poses: Sequence[RelativePose]) -> bool:

@@ -179,7 +179,6 @@ def _incremental(options: MapperOptions, lenient: bool, constant: set[int]) -> p
     # What the mapper adjusts to the last digit, the last adjustment of the map adjusts again.
     settings.ba_global_function_tolerance = settings.ba_local_function_tolerance = _ROUGH
     settings.ba_global_frames_ratio = settings.ba_global_points_ratio = _GROWTH
-    settings.ba_global_max_refinements, settings.ba_local_max_refinements = 2, 1
     settings.ba_global_max_num_iterations, settings.ba_local_max_num_iterations = 15, 8
     if lenient:
         settings.mapper.init_min_num_inliers = 30

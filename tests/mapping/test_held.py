@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+import recon.mapping.map
 from recon.mapping.bundle import BundleState, Observations
 from recon.mapping.held import is_confirmed
+from recon.mapping.incremental import MapperOptions
+from recon.mapping.map import _most_agreed
 from recon.mapping.model import MapModel, prune
 from recon.mapping.pose_graph import compose, inverse
 from recon.types import RelativePose
@@ -63,3 +68,26 @@ def test_a_photo_that_few_keypoints_hold_is_not() -> None:
     assert not is_confirmed(prune(full, keep), names, answers_of(scene))
     untrusted = [dataclasses.replace(a, trusted=False) for a in answers_of(scene)]
     assert not is_confirmed(full, names, untrusted)
+
+
+def test_a_map_that_answers_contradict_gives_way_to_one_that_starts_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(num_views=8, num_points=300)
+    bent = scene.poses.copy()
+    bent[:3, :, :3] = Rotation.from_euler("y", 40, degrees=True).as_matrix() @ bent[:3, :, :3]
+    starts = {1: bent, 2: scene.poses}
+    tried = []
+
+    def run(database: Path, images: Path, options: MapperOptions, *more: object, **others: object) -> object:
+        tried.append(options.seed)
+        return model_of(scene, starts[options.seed]), []
+
+    monkeypatch.setattr(recon.mapping.map, "run_mappers", run)
+    first, answers = model_of(scene, bent), answers_of(scene)
+    paths = tmp_path / "database.db", tmp_path
+    chosen = _most_agreed(first, *paths, answers, MapperOptions(), {})
+    np.testing.assert_array_equal(chosen.state.poses, scene.poses)
+    assert tried == [1, 2]  # and no more: this one agrees
+    assert _most_agreed(chosen, *paths, answers, MapperOptions(), {}) is chosen
+    assert tried == [1, 2]

@@ -15,9 +15,8 @@ from recon.capture.options import CaptureOptions
 from recon.errors import MappingError
 from recon.evaluation.pose import evaluate_poses
 from recon.interop.colmap import read_ground_truth, read_model
-from recon.mapping.held import needed
 from recon.mapping.map import MapOptions, build_map
-from recon.types import Camera, Matches, RelativePose
+from recon.types import Camera, RelativePose
 from tests.helpers import shared_data
 from tests.mapping.scenes import HEIGHT, WIDTH, make_scene, write_workspace
 
@@ -99,14 +98,6 @@ def test_wrong_relative_poses_do_no_harm(tmp_path: Path) -> None:
 
     report = evaluate_poses({v.name: v.cam_from_world for v in result.views}, scene.truth())
     assert report.auc_exact[5] > 0.98
-
-
-def test_answers_about_pairs_that_keypoints_hold_are_not_refined() -> None:
-    """Whatever the order of the names; a pair without any verified match keeps its answers."""
-    pixels = np.ones((4, 2))
-    answers = [Matches(a, b, pixels, pixels, np.ones(4), "vlm:test") for a, b in (("a", "b"), ("c", "a"), ("b", "c"))]
-    kept = needed(answers, {("a", "b"): 59, ("a", "c"): 60})
-    assert [(m.name1, m.name2) for m in kept] == [("a", "b"), ("b", "c")]
 
 
 def test_scenes_without_any_geometry_say_why(tmp_path: Path) -> None:
