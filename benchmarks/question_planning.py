@@ -41,11 +41,10 @@ from recon.evaluation.bootstrap import bootstrap
 from recon.evidence.depth import ask_depth
 from recon.questions.sampling import Planning
 from recon.surface.build import Photos, build_depth_maps
-from recon.surface.consistency import contradicted
-from recon.surface.densify import complete, photo_to_frame
-from recon.surface.frames import choose_neighbours, make_frame
+from recon.surface.densify import photo_to_frame
+from recon.surface.frames import Frame
 from recon.surface.options import MultiviewOptions, SurfaceOptions
-from recon.surface.store import FolderDepthStore, StoredDepthMaps
+from recon.surface.store import FolderDepthStore, MemoryDepthStore, StoredDepthMaps
 from recon.surface.types import DepthMap
 from recon.synth.capture import SynthCaptureOptions, write_capture
 from recon.synth.dataset import split_seed
@@ -72,8 +71,6 @@ class Options:
     """see above"""
     views: int = 12
     """photos of a room"""
-    every: int = 3
-    """the first, and every so manieth photo after it, is measured"""
     width: int = 640
     """of a photo"""
     work_px: int = 320
@@ -91,10 +88,10 @@ class Room:
 
     views: list[OracleView]
     scene: Scene
+    photos: Photos
     surface: SurfaceOptions
     photometric: dict[str, DepthMap]
     confirmed: dict[str, DepthMap]
-    neighbours: dict[str, tuple[str, ...]]
 
 
 def make_room(index: int, folder: Path, options: Options) -> Room:
@@ -114,29 +111,12 @@ def make_room(index: int, folder: Path, options: Options) -> Room:
     oracle = Oracle(views, public_profile(), seed=options.seeds[0])
     even = [ask(view, oracle, 256, "uniform") for view in views]
     build_depth_maps(scene, photos, even, surface, store)
-    # Without samples nothing is filled: what is left is what neighbours confirm.
-    confirmed = build_depth_maps(scene, photos, [], surface, _PhotometricOf(store)).depth_maps
-    multiview = surface.multiview
-    return Room(
-        views, scene, surface,
-        {depth_map.name: depth_map for depth_map in StoredDepthMaps(store, "photometric", [v.name for v in views])},
-        {depth_map.name: depth_map for depth_map in confirmed},
-        choose_neighbours(scene, multiview.num_neighbours, multiview.min_angle_deg, multiview.max_angle_deg),
-    )  # fmt: skip
-
-
-class _PhotometricOf:
-    """A store's photometric maps; everything else is kept in memory."""
-
-    def __init__(self, store: FolderDepthStore) -> None:
-        self._store = store
-        self._maps: dict[tuple[str, str], DepthMap] = {}
-
-    def load(self, stage: Any, name: str) -> DepthMap | None:
-        return self._store.load(stage, name) if stage == "photometric" else self._maps.get((stage, name))
-
-    def save(self, stage: Any, depth_map: DepthMap) -> None:
-        self._maps[stage, depth_map.name] = depth_map
+    names = [view.name for view in views]
+    photometric, confirmed = (
+        {depth_map.name: depth_map for depth_map in StoredDepthMaps(store, stage, names)}
+        for stage in ("photometric", "confirmed")
+    )
+    return Room(views, scene, photos, surface, photometric, confirmed)
 
 
 def true_scene(views: Sequence[OracleView]) -> Scene:
@@ -180,18 +160,18 @@ def ask(
     return ask_depth(oracle, photo, view.image, view.camera, budget, mask, planning=planning)
 
 
-def ask_by_plan(view: OracleView, oracle: Oracle, budget: int, plan: str, confirmed: DepthMap) -> list[DepthSamples]:
+def ask_by_plan(view: OracleView, oracle: Oracle, budget: int, plan: str, confirmed: DepthMap) -> DepthSamples:
     """At most ``budget`` answers in all, placed by a plan of :data:`PLANS`."""
     if plan == "exact":
         oracle = Oracle([view], public_profile(), OracleErrors.none())
     if plan in ("uniform", "exact", "coarse-to-fine"):
-        return [ask(view, oracle, budget, "coarse-to-fine" if plan == "coarse-to-fine" else "uniform")]
+        return ask(view, oracle, budget, "coarse-to-fine" if plan == "coarse-to-fine" else "uniform")
     known = textured(confirmed) if plan == "low-texture" else np.isfinite(confirmed.depth_m)
     size = (view.camera.width_px, view.camera.height_px)
     mask = ~cv2.resize(known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
     coarse = ask(view, oracle, round(COARSE_SHARE * budget), "uniform")
     fine = ask(view, oracle, budget - coarse.num_asked, "uniform", mask)
-    return [joined(coarse, fine)]
+    return joined(coarse, fine)
 
 
 def joined(first: DepthSamples, second: DepthSamples) -> DepthSamples:
@@ -206,37 +186,49 @@ def joined(first: DepthSamples, second: DepthSamples) -> DepthSamples:
     )
 
 
-def measure(room: Room, oracle: Oracle, budget: int, plan: str, options: Options) -> list[dict[str, Any]]:
-    """Errors of the filled and of all depth of every measured photo, the confirmed pixels' median ratio divided out."""
+def measure(room: Room, oracle: Oracle, budget: int, plan: str) -> list[dict[str, Any]]:
+    """Errors of the filled and of all final depth of every photo, the median ratio of its confirmed pixels divided
+    out."""
+    samples = {
+        view.name: ask_by_plan(view, oracle, budget, plan, room.confirmed[view.name]) for view in room.views
+    }  # fmt: skip
+    store = _Shared(room)
+    final = build_depth_maps(room.scene, room.photos, list(samples.values()), room.surface, store).depth_maps
     rows = []
-    for view in room.views[:: options.every]:
-        confirmed = room.confirmed[view.name]
-        samples = ask_by_plan(view, oracle, budget, plan, confirmed)
-        multiview = room.surface.multiview
-        frame = make_frame(room.scene, room.scene.view(view.name), view.image, options.work_px)
-        filled_m = complete(frame, confirmed, samples, True, room.surface.densify, multiview.window_px / 2)
-        assert filled_m is not None
-        known = np.isfinite(confirmed.depth_m)
-        around = [room.photometric[name] for name in room.neighbours[view.name]]
-        candidate = dataclasses.replace(confirmed, depth_m=np.where(known, np.nan, filled_m).astype(np.float32))
-        hole = ~known & ~contradicted(candidate, around, multiview.min_score)
-        ratio = np.where(known, confirmed.depth_m, filled_m) / photo_to_frame(frame, view.depth_m, np.float32(np.nan))
-        hole &= np.isfinite(ratio)
+    for view, depth_map in zip(room.views, final, strict=True):
+        known = np.isfinite(room.confirmed[view.name].depth_m)
+        nothing = np.empty(0)
+        frame = Frame(
+            view.name, depth_map.color, depth_map.camera, view.camera, view.cam_from_world,
+            nothing.astype(np.int64), nothing.reshape(0, 2), nothing,
+        )  # fmt: skip
+        ratio = depth_map.depth_m / photo_to_frame(frame, view.depth_m, np.float32(np.nan))
         error = np.abs(ratio / np.nanmedian(ratio[known]) - 1)
-        placed = np.concatenate([s.pixels for s in samples]) * options.work_px / view.camera.width_px
-        column, row = placed.astype(np.int64).T
+        has = np.isfinite(error)
+        pixels = samples[view.name].pixels * depth_map.camera.width_px / view.camera.width_px
+        column, row = pixels.astype(np.int64).T
         rows.append(
             {
                 "photo": view.name,
-                "asked": sum(s.num_asked for s in samples),
+                "asked": samples[view.name].num_asked,
                 "asked_in_holes": _round((~known)[row, column].mean()),
-                "filled_share": _round(hole.mean()),
-                "filled": _round(error[hole].mean()),
-                "filled_median": _round(np.median(error[hole])),
-                "all": _round(error[hole | (known & np.isfinite(ratio))].mean()),
+                "filled_share": _round((has & ~known).mean()),
+                "filled": _round(error[has & ~known].mean()),
+                "filled_median": _round(np.median(error[has & ~known])),
+                "all": _round(error[has].mean()),
             }
         )
     return rows
+
+
+class _Shared(MemoryDepthStore):
+    """What all plans have in common is there; the rest is kept in memory."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        for name in room.confirmed:
+            self.save("photometric", room.photometric[name])
+            self.save("confirmed", room.confirmed[name])
 
 
 FIGURES = ("filled", "filled_median", "all")
@@ -299,13 +291,10 @@ def main(options: Options) -> dict[str, Any]:
             room = make_room(index, folder, options)
             for run in wanted:
                 oracle = Oracle(room.views, public_profile(), seed=run["seed"])
-                rows += [run | row for row in measure(room, oracle, run["budget"], run["plan"], options)]
-                print(
-                    run,
-                    _round(np.mean([row["filled"] for row in rows[-len(room.views[:: options.every]) :]])),
-                    file=sys.stderr,
-                    flush=True,
-                )
+                measured = measure(room, oracle, run["budget"], run["plan"])
+                rows += [run | row for row in measured]
+                filled = _round(np.mean([row["filled"] for row in measured]))
+                print(run | {"filled": filled}, file=sys.stderr, flush=True)
                 _write(options, rows)
     return _result(rows)
 

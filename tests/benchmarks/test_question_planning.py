@@ -34,7 +34,7 @@ def left_half(view: OracleView) -> DepthMap:
 @pytest.mark.parametrize("plan", planning.PLANS)
 def test_a_plan_spends_its_budget_where_it_says(view: OracleView, plan: str) -> None:
     oracle = Oracle([view], public_profile())
-    (samples,) = planning.ask_by_plan(view, oracle, 96, plan, left_half(view))
+    samples = planning.ask_by_plan(view, oracle, 96, plan, left_half(view))
     assert 0.85 * 96 <= samples.num_asked <= 96
     assert len(samples.pixels) == len(samples.depth_m) == len(samples.log_sigma)
     right = float((samples.pixels[:, 0] >= WIDTH / 2).mean())
