@@ -204,10 +204,11 @@ def match_features(
     matching = pycolmap.FeatureMatchingOptions()
     matching.num_threads = options.num_threads
     matching.sift.max_ratio = options.max_ratio
-    for start in range(0, len(pairs), _PAIRS_PER_CALL):
-        batch = pairs[start : start + _PAIRS_PER_CALL]
+    new = _unmatched(database_path, pairs)
+    for start in range(0, len(new), _PAIRS_PER_CALL):
+        batch = new[start : start + _PAIRS_PER_CALL]
         with _with_focals(database_path), _nameable(database_path, batch) as (path, listing):
-            pycolmap.match_image_pairs(  # skips pairs that are there already
+            pycolmap.match_image_pairs(
                 path,
                 matching_options=matching,
                 pairing_options=pycolmap.ImportedPairingOptions(match_list_path=str(listing)),
@@ -215,9 +216,22 @@ def match_features(
                 device=pycolmap.Device.cpu,
             )
         if progress is not None:
-            progress(min(start + _PAIRS_PER_CALL, len(pairs)), len(pairs))
+            progress(len(pairs) - len(new) + min(start + _PAIRS_PER_CALL, len(new)), len(pairs))
+    if progress is not None and not new:
+        progress(len(pairs), len(pairs))
     counts = verified_counts(database_path)
     return {pair: counts.get(pair, counts.get((pair[1], pair[0]), 0)) for pair in pairs}
+
+
+def _unmatched(database_path: Path, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs whose matches or two-view geometry the database lacks."""
+    ids = image_ids(database_path)
+    with pycolmap.Database.open(database_path) as database:
+        return [
+            (a, b)
+            for a, b in pairs
+            if not (database.exists_matches(ids[a], ids[b]) and database.exists_two_view_geometry(ids[a], ids[b]))
+        ]
 
 
 def verification_options(options: FeatureOptions) -> pycolmap.TwoViewGeometryOptions:

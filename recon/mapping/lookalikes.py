@@ -46,7 +46,11 @@ def look_alikes(model: MapModel) -> list[tuple[int, int]]:
                 continue
             cells = sum(
                 _unlike_cells(
-                    model, viewer, np.setdiff1d(seen[viewer], shared), np.setdiff1d(seen[other], shared), shared
+                    model,
+                    viewer,
+                    np.setdiff1d(seen[viewer], shared, assume_unique=True),
+                    np.setdiff1d(seen[other], shared, assume_unique=True),
+                    shared,
                 )
                 for viewer, other in ((first, int(second)), (int(second), first))
             )
