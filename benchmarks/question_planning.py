@@ -275,9 +275,10 @@ def main(options: Options) -> dict[str, Any]:
     unknown = set(options.plans) - set(PLANS)
     if unknown:
         raise SystemExit(f"--plans: no such plan {', '.join(sorted(unknown))}; accepted: {', '.join(PLANS)}")
-    rows: list[dict[str, Any]] = []
+    kept: dict[str, Any] = {}
     if options.out is not None and options.out.is_file():
-        rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+        kept = json.loads(options.out.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = kept.get("rows", [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         for index in options.rooms:
@@ -295,7 +296,7 @@ def main(options: Options) -> dict[str, Any]:
                 rows += [run | row for row in measured]
                 filled = _round(np.mean([row["filled"] for row in measured]))
                 print(run | {"filled": filled}, file=sys.stderr, flush=True)
-                _write(options, rows)
+                _write(options, kept, rows)
     return _result(rows)
 
 
@@ -304,11 +305,11 @@ def _result(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**provenance(command), "summary": compared(rows), "rows": rows}
 
 
-def _write(options: Options, rows: list[dict[str, Any]]) -> None:
+def _write(options: Options, kept: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         partial = options.out.with_suffix(".tmp")
-        partial.write_text(json.dumps(_result(rows), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({**kept, **_result(rows)}, indent=1) + "\n", encoding="utf-8")
         partial.replace(options.out)
 
 
