@@ -27,7 +27,7 @@ from recon.types import Task
 FOLDER = Path(recon.__file__).parent / "assets" / "embedded"
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 FIGURES, ALL_FIGURES = RESULTS / "embedded_depth.json", RESULTS / "eval_embedded.json"
-MAX_BYTES = 16_100_000
+MAX_BYTES = 16_200_000
 MAX_FILE_BYTES = 16_000_000
 NUM_ROOMS, NUM_QUESTIONS = 100, 16
 NUM_PAIRS = 24
