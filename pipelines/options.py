@@ -132,11 +132,20 @@ class Options:
             check_textured_path(self.out, "--texture: ")
         elif self.texture_size is not None:
             raise BadInputError("--texture-size says how large the pages of --texture are; add --texture")
-        page_px = self.surface_options.texture.page_px
-        if not LEAST_PAGE_PX <= page_px <= MOST_PAGE_PX:
-            raise BadInputError(
-                f"--texture-size must be between {LEAST_PAGE_PX} and {MOST_PAGE_PX} pixels, found {page_px}"
-            )
+        texture = self.surface_options.texture
+        ranges: dict[str, tuple[float, float, float]] = {
+            "texture-size": (texture.page_px, LEAST_PAGE_PX, MOST_PAGE_PX),
+            "surface.texture.target-faces": (texture.target_faces, 1, 1e9),
+            "surface.texture.max-pages": (texture.max_pages, 1, 64),
+            "surface.texture.longest-edge": (texture.longest_edge, 1e-4, 1e9),
+            "surface.texture.candidates": (texture.candidates, 1, 64),
+            "surface.texture.min-cosine": (texture.min_cosine, 0, 1),
+            "surface.texture.smoothness": (texture.smoothness, 0, 1e9),
+            "surface.texture.padding-px": (texture.padding_px, 0, 64),
+        }
+        for name, (value, low, high) in ranges.items():
+            if not low <= value <= high:
+                raise BadInputError(f"--{name} must be between {low:g} and {high:g}, found {value:g}")
 
     def check_photos(self, capture: Capture) -> None:
         """The photos of ``--known-distance`` must be there; raises BadInputError naming those that are."""

@@ -38,7 +38,8 @@ def line(scene: Path, out: Path, *more: str) -> Options:
         ("m.ply", ["--texture"], r"--texture: .*m\.ply: format '\.ply' can't hold a texture; accepted: \.glb \.obj"),
         ("m.ply", ["--texture", "--as", "cloud"], "--texture is about meshes; found --as cloud"),
         ("m.glb", ["--texture-size", "2048"], "--texture-size says .* add --texture"),
-        ("m.glb", ["--texture", "--texture-size", "64"], "--texture-size must be between 256 and 16384 .* found 64"),
+        ("m.glb", ["--texture", "--texture-size", "64"], "--texture-size must be between 256 and 16384, found 64"),
+        ("m.glb", ["--texture", "--surface.texture.candidates", "0"], "candidates must be between 1 and 64, found 0"),
     ],
 )
 def test_what_it_needs_is_said_first(tmp_path: Path, out: str, more: list[str], message: str) -> None:

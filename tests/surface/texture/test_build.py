@@ -45,8 +45,8 @@ def test_the_texture_shows_what_another_camera_sees(plain: TexturedMesh) -> None
     exact = dataclasses.replace(plain.mesh, colors=paint(np.asarray(plain.mesh.vertices_world_m)))
     with_colors = psnr(render_mesh(exact, CAMERA, HELD_OUT, "color"), truth, on_box)
     with_texture = psnr(render_textured(plain, CAMERA, HELD_OUT), truth, on_box)
-    assert with_texture > 26  # 28.6: photos of 240 px, sampled twice
-    assert with_texture > with_colors + 5  # 17.8 dB with the exact colour at every vertex
+    assert with_texture > 28  # 30.9
+    assert with_texture > with_colors + 5  # 20.7 with the exact colour at every vertex
 
 
 def test_every_triangle_lies_in_its_page(plain: TexturedMesh) -> None:
@@ -66,7 +66,7 @@ def test_texels_are_about_the_pixels_of_the_best_photo(plain: TexturedMesh) -> N
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2
     # The box has 3.76 square metres; at 1.9 m a pixel of the photo is 9.5 mm wide.
-    assert 0.7 < texels / (3.76 / 0.0095**2) < 1.3  # 1.04
+    assert 0.7 < texels / (3.76 / 0.0095**2) < 1.3  # 1.05
 
 
 def seam_differences(textured: TexturedMesh) -> NDArray[np.float64]:
@@ -97,7 +97,8 @@ def test_photos_of_different_exposure_agree_across_seams(plain: TexturedMesh) ->
     assert textured.photos_used >= 4
     differences, usual = seam_differences(textured), seam_differences(plain)
     assert len(differences) > 50
-    # Photos of one place are never sampled alike; different exposures alone would be 20 to 50 grey levels.
+    # Photos of one place are never sampled alike: 7.7 and 24 with equal exposures, 8.3 and 22 with different ones, 28
+    # and 73 if nothing were done about these.
     assert np.median(differences) < np.median(usual) + 3
     assert np.percentile(differences, 90) < np.percentile(usual, 90) + 8
     # The whole is as bright as the mean photo, and its pattern is the paint's.
