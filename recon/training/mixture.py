@@ -24,6 +24,8 @@ each data set's share of them exactly (to 1/1024), in a random order of its own;
         round_m: 0.5             # optional, depth only: coarse labels for a beginner
         coarse: true             # optional, pose and object only: coarse labels (recon/training/coarse.py)
         hidden: 0.25             # optional, match only: at most this share asks for points that can't be seen
+        regions: true            # optional, object only: region units learn too (recon/training/regions.py)
+        motion: true             # optional, pose only: the motion in numbers too (recon/training/motion_lessons.py)
       real:
         format: depthlm-jsonl    # recon/training/sources.py lists the formats
         task: depth
