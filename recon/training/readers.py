@@ -114,9 +114,10 @@ class ObjectSource:
         item = _item(self.reading, turn)
         try:
             image = _unified(item.image, item.camera, dialect, "object")
+            chosen = [item.turns[k] for k in _some(len(item.turns), self.spec.questions, rng)]
             lessons = tuple(
-                Lesson(*(_written(text, item, image, dialect) for text in item.turns[k]))
-                for k in _some(len(item.turns), self.spec.questions, rng)
+                Lesson(_written(question, item, image, dialect), _written(answer, item, image, dialect))
+                for question, answer in chosen
             )
         except (BadInputError, ValueError) as error:
             raise _bad(self.reading.path, item.line, error) from error

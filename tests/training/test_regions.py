@@ -216,7 +216,8 @@ def test_units_are_read_where_the_batch_says(able: Qwen3VLForConditionalGenerati
         able.region_reading.weight.normal_(0.0, 0.1)
     ids = torch.randint(0, 500, (2, 9), generator=torch.Generator().manual_seed(0))
     layers = able.model.language_model.layers
-    mlp, seen = region_mlp(able), {}
+    mlp = region_mlp(able)
+    seen: dict[str, torch.Tensor] = {}
     handles = [
         mlp.register_forward_pre_hook(lambda module, arguments: seen.update(x=arguments[0])),
         layers[2].register_forward_pre_hook(lambda module, arguments: seen.update(low=arguments[0])),
