@@ -68,7 +68,8 @@ def refine(
         pose_factors is not None or position_factors is not None or bool(np.isfinite(model.observations.depth).any())
     )
     small = len(model.observations.view) <= options.max_observations
-    bundle = BundleOptions(refine_focal=not constant_intrinsics, refine_distortion=not constant_intrinsics)
+    free = not constant_intrinsics
+    bundle = BundleOptions(refine_focal=free, refine_distortion=free, tolerance=_FINE)
 
     def solve(current: MapModel, settings: BundleOptions, known: FocalPriors | None = None) -> BundleResult:
         if not with_extras and known is None:
@@ -92,9 +93,9 @@ def refine(
         result, bundle = _balanced(model, result, bundle, pose_factors, solve)
     model = _settled(model, result)
     may_be_free = options.principal_point != "fixed" and bundle.refine_focal and small
-    free = _with_principal_point(model, bundle, options, solve) if may_be_free else None
-    if free is not None:
-        result, bundle = free, dataclasses.replace(bundle, refine_principal_point=True)
+    moved = _with_principal_point(model, bundle, options, solve) if may_be_free else None
+    if moved is not None:
+        result, bundle = moved, dataclasses.replace(bundle, refine_principal_point=True)
     elif result is None:
         result = solve(model, bundle)
     if focal_priors is not None and small and bundle.refine_focal:
@@ -205,7 +206,7 @@ def _colmap_adjust(model: MapModel, bundle: BundleOptions, num_threads: int) -> 
     settings.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     settings.ceres.loss_function_scale = bundle.loss_scale * bundle.pixel_sigma
     settings.ceres.solver_options.num_threads = num_threads
-    settings.ceres.solver_options.function_tolerance = _FINE
+    settings.ceres.solver_options.function_tolerance = bundle.tolerance
     bundle_with_colmap(reconstruction, settings)
     state = BundleState(
         poses=np.array([reconstruction.image(i + 1).cam_from_world().matrix() for i in range(len(model.names))]),

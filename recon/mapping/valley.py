@@ -16,6 +16,8 @@ from recon.types import Camera
 _log = logging.getLogger(__name__)
 
 _IN_A_VALLEY = 100  # iterations at most: an adjustment creeps along it
+_CREEPING = 1e-6  # relative decrease of the cost at which it ends there
+_ROUGH = 1e-4  # the same of the steps that only fit the rest to a focal length
 
 Solve = Callable[[MapModel, BundleOptions, FocalPriors | None], BundleResult]
 
@@ -58,10 +60,13 @@ def with_known_focals(
     last = dataclasses.replace(
         bundle,
         max_iterations=_IN_A_VALLEY,
+        tolerance=_CREEPING,
         pixel_sigma=bundle.pixel_sigma * wide,
         loss_scale=bundle.loss_scale / wide,
     )
-    rest = dataclasses.replace(last, refine_focal=False, refine_distortion=False, refine_principal_point=False)
+    rest = dataclasses.replace(
+        last, refine_focal=False, refine_distortion=False, refine_principal_point=False, tolerance=_ROUGH
+    )
     ends = []
     for start in (known, joined):
         set_to = tuple(_with_focal(camera, factor) for camera, factor in zip(cameras, start / focal, strict=True))
