@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.errors import OutputError
 from recon.surface.backend import open3d
 from recon.surface.types import Mesh
 from recon.types import Camera, ImageArray
@@ -62,45 +60,6 @@ def cast_camera(
     origin = np.broadcast_to(-rotation.T @ translation, directions.shape)
     face, weights = _cast(mesh, np.concatenate([origin, directions], axis=-1).astype(np.float32))  # rays [H, W, 6]
     return face, weights, directions
-
-
-def render_mesh_png(
-    mesh: Mesh,
-    camera: Camera,
-    cam_from_world: NDArray[np.float64],
-    path: Path,
-    style: Literal["color", "clay", "shaded"] = "shaded",
-) -> None:
-    """Write the picture of :func:`render_mesh` as PNG.
-
-    Raises:
-        OutputError: the file can't be written.
-    """
-    from PIL import Image
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(render_mesh(mesh, camera, cam_from_world, style)).save(path, format="PNG")
-    except OSError as error:
-        raise OutputError(f"{path}: the picture can't be written: {error.strerror or error}") from error
-
-
-def overview_camera(
-    mesh: Mesh, views_cam_from_world: NDArray[np.float64], width_px: int = 960, height_px: int = 640
-) -> tuple[Camera, NDArray[np.float64]]:
-    """A camera for a picture of the whole: looks like the middle photo ([M, 3, 4] poses), moved back until all fits."""
-    rotations = views_cam_from_world[:, :, :3]
-    forward = rotations[:, 2, :].mean(axis=0)
-    middle = int(np.argmax(rotations[:, 2, :] @ forward))
-    rotation = rotations[middle]
-    camera = Camera.pinhole(width_px, height_px, width_px, width_px, width_px / 2, height_px / 2)
-    points = np.asarray(mesh.vertices_world_m) @ rotation.T
-    low, high = np.percentile(points, [1, 99], axis=0)
-    centre = (low + high) / 2
-    half = (high - low) / 2
-    distance = half[2] + 1.15 * max(half[0] / (width_px / 2), half[1] / (height_px / 2)) * width_px
-    translation = -(centre - np.array([0.0, 0.0, distance]))
-    return camera, np.concatenate([rotation, translation[:, None]], axis=1)
 
 
 def _cast(mesh: Mesh, rays: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -1,11 +1,8 @@
 """Rendered pictures show the mesh where the camera sees it, in its colours."""
 
 import numpy as np
-import pytest
-from PIL import Image
 
-from recon.errors import OutputError
-from recon.surface.picture import overview_camera, render_mesh, render_mesh_png
+from recon.surface.picture import render_mesh
 from recon.surface.types import Mesh
 from recon.types import Camera
 
@@ -36,20 +33,3 @@ def test_clay_hides_the_colour_and_shading_darkens_slanted_faces():
     vertices[:, 2] += 1.5 * vertices[:, 0]
     slanted = render_mesh(Mesh(vertices, tilted.faces), CAMERA, np.eye(3, 4), "clay")[20, 30]
     assert slanted.max() < 0.8 * frontal.max()
-
-
-def test_overview_shows_all_of_the_mesh():
-    camera, pose = overview_camera(red_square(), np.eye(3, 4)[None], 90, 60)
-    shown = (render_mesh(red_square(), camera, pose, "color") != 255).any(axis=-1)
-    rows, columns = np.nonzero(shown)
-    assert 0 < rows.min() <= rows.max() < 59
-    assert 0 < columns.min() <= columns.max() < 89
-    assert (rows.max() - rows.min()) > 30
-
-
-def test_png_is_written_and_a_bad_place_is_named(tmp_path):
-    render_mesh_png(red_square(), CAMERA, np.eye(3, 4), tmp_path / "sub" / "picture.png")
-    assert Image.open(tmp_path / "sub" / "picture.png").size == (60, 40)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="picture"):
-        render_mesh_png(red_square(), CAMERA, np.eye(3, 4), tmp_path / "file" / "picture.png")
