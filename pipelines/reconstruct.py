@@ -16,12 +16,12 @@ from pipelines.licences import checkpoint_licences
 from pipelines.models import TaskModel
 from pipelines.options import Options
 from pipelines.progress import Progress, progress_bar
-from pipelines.records import encode, fingerprint
+from pipelines.records import encode
 from pipelines.report.write import NAME as REPORT_NAME
 from pipelines.report.write import write_report
-from pipelines.runs import TEXTURE_STAGE
-from pipelines.stages import Stages, code_version
+from pipelines.stages import Stages, photo_keys
 from pipelines.summary import Summary
+from pipelines.surfacing import make_depth_maps, make_surface
 from pipelines.workspace import (
     Workspace,
     check_free_space,
@@ -31,14 +31,12 @@ from pipelines.workspace import (
     readable_os_errors,
 )
 from recon.cameras.intrinsics import initial_cameras
-from recon.capture.folder import load_mask, load_pixels, load_sensor_depth, read_capture
+from recon.capture.folder import read_capture
 from recon.errors import MappingError, ReconError
 from recon.evidence.depth_kind import settle_depth_kind
 from recon.evidence.features import extract_features, image_ids, match_features
 from recon.evidence.looks import photo_looks
 from recon.evidence.pairs import choose_pairs, most_pairs
-from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
-from recon.interop.textured import textured_files, write_textured
 from recon.mapping.doubts import doubts
 from recon.mapping.georeference import georeference, write_georeference
 from recon.mapping.map import build_map
@@ -46,13 +44,6 @@ from recon.mapping.model import write_model
 from recon.mapping.scale import apply_scale, estimate_scale
 from recon.mapping.single import NOTICE as SINGLE_PHOTO
 from recon.mapping.single import single_photo_scene
-from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps
-from recon.surface.meshing import BuiltMesh, build_mesh
-from recon.surface.options import FuseOptions, TextureOptions
-from recon.surface.sky import WithoutSky
-from recon.surface.store import FolderDepthStore
-from recon.surface.texture.build import texture_mesh
-from recon.surface.texture.types import TexturedMesh
 from recon.types import Camera, Capture, DepthSamples, Matches, RelativePose, Scene, Task
 
 logger = logging.getLogger(__name__)
@@ -81,15 +72,6 @@ class Evidence:
     depths: Sequence[DepthSamples]
     matches: Sequence[Matches]
     poses: Sequence[RelativePose]
-
-
-@dataclass(frozen=True)
-class ResultSize:
-    """Vertices (or points) and triangles of the result, and what its user should know about it."""
-
-    vertices: int
-    faces: int
-    notes: tuple[str, ...] = ()
 
 
 def run(options: Options) -> None:
@@ -164,7 +146,7 @@ def _reconstruct(
         scene = find_scale(stages, options, capture, scene, evidence)
     summary.scene = scene
 
-    depth = make_depth_maps(stages, options, capture, scene, evidence)
+    depth = make_depth_maps(stages, options, capture, scene, evidence.depths)
     outdoors = any(view.gps is not None for view in capture.views)
     size = make_surface(stages, options, depth, capture, scene, outdoors)
     summary.vertices, summary.faces = size.vertices, size.faces
@@ -242,7 +224,7 @@ def find_features(stages: Stages, options: Options, capture: Capture, cameras: M
 
     near = [(view.name, view.gps) for view in capture.views], capture.is_sequence
     return stages.run(
-        "features", FoundFeatures, [_photo_keys(capture), dict(cameras), near, wanted, features], compute,
+        "features", FoundFeatures, [photo_keys(capture), dict(cameras), near, wanted, features], compute,
         room="evidence", unit="photos and pairs", outputs=[database], resumable=True,
         counts=lambda found: {"keypoints": sum(found.keypoints.values()), "pairs": len(found.pairs)},
     )  # fmt: skip
@@ -264,7 +246,7 @@ def make_map(
 
     gps = {view.name: view.gps for view in capture.views}
     return stages.run(
-        "map", Scene, [_photo_keys(capture), dict(cameras), evidence.matches, evidence.poses, gps, options.mapping],
+        "map", Scene, [photo_keys(capture), dict(cameras), evidence.matches, evidence.poses, gps, options.mapping],
         compute, room="mapping", unit="steps", outputs=[workspace.database], counts=_map_counts,
     )  # fmt: skip
 
@@ -301,92 +283,8 @@ def place_one_photo(
         return scene
 
     return stages.run(
-        "single photo", Scene, [_photo_keys(capture), dict(cameras), evidence.depths], compute,
+        "single photo", Scene, [photo_keys(capture), dict(cameras), evidence.depths], compute,
         room="mapping", outputs=[workspace.database, workspace.sparse],
-    )  # fmt: skip
-
-
-def make_depth_maps(
-    stages: Stages, options: Options, capture: Capture, scene: Scene, evidence: Evidence
-) -> tuple[SurfaceDepth, str]:
-    """Dense depth of every registered photo, and the key of all that it depends on."""
-    # fusing and texturing come later
-    surface = dataclasses.replace(options.surface_options, fuse=FuseOptions(), texture=TextureOptions())
-    key = fingerprint(code_version("surface"), _photo_keys(capture), scene, evidence.depths, surface)[:20]
-    folder = stages.workspace.dense / key
-    photos = _photos(capture)
-    with stages.report("dense depth") as report, progress_bar("dense depth", "steps", stages.quiet) as progress:
-        for other in stages.workspace.dense.glob("*"):
-            if other != folder:
-                shutil.rmtree(other)  # maps of earlier settings
-        depth = build_depth_maps(scene, photos, evidence.depths, surface, FolderDepthStore(folder), progress)
-        report.counts = {"depth maps": len(depth.depth_maps)}
-        report.rejected = depth.rejected
-    return depth, key
-
-
-def make_surface(
-    stages: Stages, options: Options, depth: tuple[SurfaceDepth, str], capture: Capture, scene: Scene, outdoors: bool
-) -> ResultSize:
-    """The mesh or cloud, written to where the user wants it."""
-    maps, key = depth
-    fuse = options.surface_options.fuse
-    if options.sky_removal == "auto" and outdoors:
-        fuse = dataclasses.replace(fuse, remove_sky=True)
-    axes: WorldAxes = "enu" if scene.georeference is not None else "opencv"
-    if options.texture:
-        return make_textured(stages, options, depth, capture, scene, fuse, axes)
-
-    def compute(progress: Progress) -> ResultSize:
-        if options.as_ == "cloud":
-            cloud = build_cloud(WithoutSky(maps.depth_maps) if fuse.remove_sky else maps.depth_maps, fuse, progress)
-            write_cloud(cloud, options.out)
-            return ResultSize(len(cloud.points_world_m), 0)
-        built = build_mesh(maps.depth_maps, fuse, progress)
-        write_mesh(built.mesh, options.out, axes)
-        return ResultSize(len(built.mesh.vertices_world_m), len(built.mesh.faces), built.notes)
-
-    return stages.run(
-        options.as_, ResultSize, [key, fuse, str(options.out), axes], compute,
-        room="interop", unit="depth maps", outputs=[options.out.absolute()],
-        counts=lambda size: {"vertices": size.vertices, "faces": size.faces},
-    )  # fmt: skip
-
-
-def make_textured(
-    stages: Stages,
-    options: Options,
-    depth: tuple[SurfaceDepth, str],
-    capture: Capture,
-    scene: Scene,
-    fuse: FuseOptions,
-    axes: WorldAxes,
-) -> ResultSize:
-    """The mesh with the photos' pixels on it: kept in the workspace, and written to where the user wants it."""
-    maps, key = depth
-    texture = options.surface_options.texture
-    built: BuiltMesh = stages.run(
-        "fusion", BuiltMesh, [key, fuse], lambda progress: build_mesh(maps.depth_maps, fuse, progress),
-        room="surface", unit="depth maps", counts=lambda found: {"faces": len(found.mesh.faces)},
-    )  # fmt: skip
-    textured: TexturedMesh = stages.run(
-        TEXTURE_STAGE, TexturedMesh, [key, fuse, texture],
-        lambda progress: texture_mesh(
-            built.mesh, scene.views, _photos(capture), texture, maps.depth_maps, built.invented, progress
-        ),
-        room="surface", unit="steps",
-        counts=lambda found: {"pages": len(found.pages), "photos": found.photos_used},
-    )  # fmt: skip
-    mesh = textured.mesh
-
-    def compute(progress: Progress) -> ResultSize:
-        write_textured(textured, options.out, axes)
-        return ResultSize(len(mesh.vertices_world_m), len(mesh.faces), (*built.notes, *textured.doubts()))
-
-    return stages.run(
-        "mesh", ResultSize, ["textured", key, fuse, texture, str(options.out), axes], compute,
-        room="interop", outputs=textured_files(options.out.absolute(), len(textured.pages)),
-        counts=lambda size: {"vertices": size.vertices, "faces": size.faces},
     )  # fmt: skip
 
 
@@ -426,21 +324,8 @@ def _has_trusted_depth(models: Mapping[Task, TaskModel], capture: Capture) -> bo
     return sensor or ("depth" in models and models["depth"].offers_task and models["depth"].trusted)
 
 
-def _photos(capture: Capture) -> Photos:
-    return Photos(
-        pixels=lambda name: load_pixels(capture.view(name)),
-        sensor_depth=lambda name: load_sensor_depth(capture.view(name)),
-        mask=lambda name: load_mask(capture.view(name)),
-    )
-
-
 def _feature_database(workspace: Workspace) -> Path:
     return workspace.stages / "features.db"
-
-
-def _photo_keys(capture: Capture) -> list[tuple[object, ...]]:
-    """What features, maps and depth depend on in each photo; masks and sensor depth by their content."""
-    return [(v.name, v.content_hash, v.camera_key, v.camera, v.mask_path, v.depth_path) for v in capture.views]
 
 
 def _map_counts(scene: Scene) -> dict[str, int | float]:

@@ -24,7 +24,7 @@ from pipelines.progress import Progress, progress_bar
 from pipelines.records import fingerprint, load_record, save_record, write_atomically
 from pipelines.workspace import Workspace
 from recon.errors import CheckpointError, OutputError, ReconError
-from recon.types import Rejected
+from recon.types import Capture, Rejected
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,6 +57,11 @@ def code_version(room: str) -> str:
     for path in files:
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def photo_keys(capture: Capture) -> list[tuple[object, ...]]:
+    """What features, maps and depth depend on in each photo; masks and sensor depth by their content."""
+    return [(v.name, v.content_hash, v.camera_key, v.camera, v.mask_path, v.depth_path) for v in capture.views]
 
 
 class Stages:
