@@ -4,7 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,14 @@ _LEAST_ANSWERS = 3  # about a photo's pose that can confirm it
 _LEAST_AGREEING = 0.8  # share of them that must agree
 
 
-def is_confirmed(model: MapModel | None, names: Sequence[str], relative_poses: Sequence[RelativePose]) -> bool:
-    """Whether a map made of keypoints alone holds all photos firmly and the answers about poses say the same.
+def is_confirmed(
+    model: MapModel | None,
+    names: Sequence[str],
+    relative_poses: Sequence[RelativePose],
+    verified: Iterable[tuple[str, str]],
+) -> bool:
+    """Whether a map made of keypoints alone holds all photos firmly and the answers about poses say the same, and its
+    ``verified`` pairs hide no look-alikes.
 
     Every photo needs three answers or more that close cycles, of which four in five agree with the map: a map that
     look-alikes have bent somewhere fails there.
@@ -41,7 +47,8 @@ def is_confirmed(model: MapModel | None, names: Sequence[str], relative_poses: S
             asked[index[name]] += 1
             agreeing[index[name]] += agrees
     share = agreeing / np.maximum(asked, 1)
-    confirmed = bool((asked >= _LEAST_ANSWERS).all() and (share >= _LEAST_AGREEING).all()) and not look_alikes(model)
+    agreed = bool((asked >= _LEAST_ANSWERS).all() and (share >= _LEAST_AGREEING).all())
+    confirmed = agreed and not look_alikes(model, verified)
     _log.info("keypoints hold %d photos; answers agree by %.2f at least: %s", len(index), share.min(), confirmed)
     return confirmed
 

@@ -8,7 +8,7 @@ not the same. (The idea of missing correspondences: Zach et al. 2008; Roberts et
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,20 @@ _LEAST_LEAN = 0.3  # of the points that only one place has, by which a photo bel
 _LEAST_CELLS = 4  # such cells that make a pair of look-alikes
 
 
-def look_alikes(model: MapModel) -> list[tuple[int, int]]:
+def look_alikes(model: MapModel, verified: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
     """Pairs of photos (rows of ``model.names``) that the map takes for views of one place although what they see around
     differs; the clearest first.
+
+    Only ``verified`` pairs (names) are judged: photos that were not compared lack points in common for that reason, and
+    a place can be laid on another by verified pairs alone.
     """
     number, sees = len(model.names), _sees(model)
-    common = (sees @ sees.T).toarray()
+    index = {name: row for row, name in enumerate(model.names)}
+    matched = np.zeros((number, number), dtype=bool)
+    for name1, name2 in verified:
+        if name1 in index and name2 in index:
+            matched[index[name1], index[name2]] = matched[index[name2], index[name1]] = True
+    common = (sees @ sees.T).toarray() * matched
     seen = [np.unique(sees.indices[sees.indptr[i] : sees.indptr[i + 1]]) for i in range(number)]
     found: list[tuple[int, int, int]] = []
     for first in range(number):

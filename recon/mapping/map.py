@@ -22,6 +22,7 @@ from recon.evidence.features import (
     extract_features,
     image_ids,
     match_features,
+    verified_counts,
 )
 from recon.evidence.looks import photo_looks
 from recon.evidence.pairs import PairOptions, choose_pairs
@@ -109,7 +110,8 @@ def build_map(
     if matches and relative_poses and not with_depth:
         first, log = run_mappers(database_path, images_dir, options.mapper, frozenset(given), attempts=1)
         first = _with_given(first, given)
-        model = first if is_confirmed(first, [view.name for view in capture.views], relative_poses) else None
+        names, verified = [view.name for view in capture.views], verified_counts(database_path)
+        model = first if is_confirmed(first, names, relative_poses, verified) else None
     if model is None:
         answers = sharpen(capture, cameras, matches, options.subpixel)
         if answers:
@@ -168,7 +170,7 @@ def _first_model_of_one_place(
     model, log = _first_model(database_path, images_dir, capture, cameras, options)
     apart: dict[str, str] = {}
     for _ in range(_MOST_PLACES):
-        pairs = look_alikes(model) if model is not None else []
+        pairs = look_alikes(model, verified_counts(database_path)) if model is not None else []
         if model is None or not pairs:
             break
         first, second = two_places(model, pairs[0])

@@ -49,14 +49,14 @@ def test_a_map_is_confirmed_photo_by_photo() -> None:
     scene = make_scene(num_views=8, num_points=300)
     names, answers = [v.name for v in scene.capture.views], answers_of(scene)
     good = model_of(scene, scene.poses)
-    assert is_confirmed(good, names, answers)
-    assert not is_confirmed(None, names, answers)
-    assert not is_confirmed(good, [*names, "left-out.jpg"], answers)
-    assert not is_confirmed(good, names, [])
+    assert is_confirmed(good, names, answers, [])
+    assert not is_confirmed(None, names, answers, [])
+    assert not is_confirmed(good, [*names, "left-out.jpg"], answers, [])
+    assert not is_confirmed(good, names, [], [])
 
     bent = scene.poses.copy()  # one photo of eight turned away: seven of its answers object, one of each other's
     bent[3, :, :3] = Rotation.from_euler("y", 25, degrees=True).as_matrix() @ bent[3, :, :3]
-    assert not is_confirmed(model_of(scene, bent), names, answers)
+    assert not is_confirmed(model_of(scene, bent), names, answers, [])
 
 
 def test_a_photo_that_few_keypoints_hold_is_not() -> None:
@@ -65,9 +65,9 @@ def test_a_photo_that_few_keypoints_hold_is_not() -> None:
     keep = np.ones(len(full.observations.view), dtype=bool)
     keep[np.flatnonzero(full.observations.view == 2)[40:]] = False
     names = [v.name for v in scene.capture.views]
-    assert not is_confirmed(prune(full, keep), names, answers_of(scene))
+    assert not is_confirmed(prune(full, keep), names, answers_of(scene), [])
     untrusted = [dataclasses.replace(a, trusted=False) for a in answers_of(scene)]
-    assert not is_confirmed(full, names, untrusted)
+    assert not is_confirmed(full, names, untrusted, [])
 
 
 def test_a_map_that_answers_contradict_gives_way_to_one_that_starts_otherwise(
