@@ -27,6 +27,7 @@ from recon.mapping.pose_graph import (
     spanning_poses,
     triangles,
 )
+from recon.questions.profile import COARSE_ROTATION_DEG
 from recon.types import RelativePose
 
 _log = logging.getLogger(__name__)
@@ -148,12 +149,18 @@ def _edges(poses: Sequence[RelativePose], index: Mapping[str, int]) -> RigidFact
 
 def answered_scale(model: MapModel, relative_poses: Sequence[RelativePose]) -> tuple[float, float]:
     """Metres per unit of ``model`` as the distances say (NaN without any), and the share of answers about its photos
-    that agree with it within five of their sigmas (1 below three)."""
+    that agree with it within five of their sigmas (1 below three).
+
+    Answers too coarse for maps don't count in that share: five of their sigmas are half a turn, and a checkpoint that
+    coarse doesn't know its errors either, so nothing it says is a reason to give up a map.
+    """
     names = set(model.names)
     about = [p for p in relative_poses if p.trusted and {p.name1, p.name2} <= names and p.distance_m > 0]
-    judged = [(a, metres) for a, metres in agreement(model, about) if np.isfinite(metres)]
-    logs = [np.log(metres) for agrees, metres in judged if agrees]
-    share = float(np.mean([agrees for agrees, _ in judged])) if len(judged) >= 3 else 1.0
+    judged = [(p, *verdict) for p, verdict in zip(about, agreement(model, about), strict=True)]
+    judged = [(p, agrees, metres) for p, agrees, metres in judged if np.isfinite(metres)]
+    logs = [np.log(metres) for _, agrees, metres in judged if agrees]
+    votes = [agrees for p, agrees, _ in judged if p.rotation_sigma_deg <= COARSE_ROTATION_DEG]
+    share = float(np.mean(votes)) if len(votes) >= 3 else 1.0
     return (float(np.exp(np.median(logs))) if logs else float("nan")), share
 
 

@@ -176,3 +176,15 @@ def test_answers_at_published_error_do_not_hurt_an_exact_map(tmp_path: Path) -> 
     figures = report(scene, {v.name: v.cam_from_world for v in result.views})
     assert figures.auc_exact[5] > 0.98
     assert figures.scale == pytest.approx(1.0, abs=0.08)  # the answers' metres
+
+
+def test_answers_too_coarse_for_maps_are_no_reason_to_give_up_a_map() -> None:
+    """A small checkpoint's answers agreed with one another and not with a perfect map, which was thrown away."""
+    scene = make_scene(num_views=8)
+    names, model = [v.name for v in scene.capture.views], model_of(scene, list(range(8)), unit=2.0)
+    others = answers(dataclasses.replace(scene, poses=scene.poses[[0, 5, 2, 7, 4, 1, 6, 3]]))
+    coarse = [dataclasses.replace(a, rotation_sigma_deg=16.0, direction_sigma_deg=54.0) for a in others]
+    assert answered_scale(model, others)[1] < 0.5
+    assert answered_scale(model, coarse)[1] == 1.0
+    assert place(names, model, others) is not None
+    assert place(names, model, coarse) is None
