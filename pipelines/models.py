@@ -95,8 +95,12 @@ class TaskModel:
         self._engine: Engine | None = None
 
     def _as_asked(self, profile: CheckpointProfile) -> CheckpointProfile:
-        thinks = self.options.think and self.task == "match" and self.task in profile.tasks
-        return with_thinking(profile) if thinks else profile
+        if not self.options.think or self.task != "match" or self.task not in profile.tasks:
+            return profile
+        try:
+            return with_thinking(profile)
+        except BadInputError as error:
+            raise BadInputError(f"--think: {error} (checkpoint {self.source!r})") from error
 
     @property
     def offers_task(self) -> bool:
