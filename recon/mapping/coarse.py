@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recon.capture.folder import load_pixels
 from recon.evidence.features import to_colmap_camera
 from recon.evidence.subpixel import Pyramid, SubpixelOptions, refine_matches
+from recon.questions.profile import COARSE_MATCH
 from recon.types import Camera, Capture, Matches
 
 _log = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ def sharpen(
     """Refined matches of every pair: those that geometry and the photos' windows agree to.
 
     Where they are few (photos far apart, walls without texture), the coarse ones that fit the pair's geometry stay
-    beside them: the map's robust weights take what they are worth. Matches whose error is unknown, or already below
-    half a pixel, stay as they are.
+    beside them: the map's robust weights take what they are worth. At errors beyond ``COARSE_MATCH`` of the focal
+    length everything fits some geometry, photos of different walls, too, and none stays. Matches whose error is
+    unknown, or already below half a pixel, stay as they are.
     """
     options = options or SubpixelOptions()
 
@@ -60,7 +62,8 @@ def sharpen(
         )
         row = np.flatnonzero(keep)[refined.row]
         rest = row[:0]
-        if inliers is not None and len(row) < options.keep_coarse_below:
+        fits_anything = pair.sigma_px > COARSE_MATCH * cameras[pair.name2].focal_px
+        if inliers is not None and len(row) < options.keep_coarse_below and not fits_anything:
             rest = np.setdiff1d(np.flatnonzero(inliers), row)
         result.append(
             dataclasses.replace(

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _MIN_BALANCE = 3.0  # relative poses per photo below which they don't judge the pixels
 _MAX_STRAIN = 6.0  # median squared residual of a relative pose (five numbers: 4.4 when all is as stated)
+_EASED = 0.9  # of the contradiction: what is left of it at most if believing the pixels less was right
 _MAX_DOUBLINGS = 4  # each follows the answers further, and costs accuracy of depth where the answers are wrong
 _ROUGH = 1e-4  # relative decrease of the cost at which a round that another one follows ends
 _FINE = 3e-5  # in the last round: 1e-7 moves no lens by more than 0.03 px and takes three times as long
@@ -128,6 +129,7 @@ def _balanced(
     not show: they fit, and the map bends. Many relative poses that close cycles and contradict the map as one do show
     it. The pixels' spread is then doubled until the contradiction is gone (variance components, Foerstner 1979). The
     lens stays as the pixels alone have it: relative poses say nothing of it, and a free one bends to please both.
+    Answers that contradict the map as much afterwards are wrong themselves, and the pixels keep their weight.
     """
     sigmas = (factors.rotation_sigma, factors.direction_sigma)
     if len(factors.view1) < _MIN_BALANCE * len(model.names) or not all(np.isfinite(s).all() for s in sigmas):
@@ -137,7 +139,7 @@ def _balanced(
         residual = factors.values(current.state.poses)[:, :6]
         return float(np.median((residual**2).sum(axis=1)))
 
-    start = strain(result)
+    start, alone, trusted = strain(result), result, bundle
     for _ in range(_MAX_DOUBLINGS):
         if strain(result) <= _MAX_STRAIN:
             break
@@ -145,11 +147,11 @@ def _balanced(
         bundle = dataclasses.replace(bundle, pixel_sigma=doubled, refine_focal=False, refine_distortion=False)
         result = solve(_settled(model, result), _rough(bundle))
     result = solve(_settled(model, result), bundle)
-    if strain(result) < start:
-        _log.info(
-            "relative poses: median squared residual %.1f -> %.1f at %.1f px", start, strain(result), bundle.pixel_sigma
-        )
-    return result, bundle
+    if bundle is trusted:
+        return result, bundle
+    end = strain(result)
+    _log.info("relative poses: median squared residual %.1f -> %.1f at %.1f px", start, end, bundle.pixel_sigma)
+    return (result, bundle) if end <= _EASED * start else (alone, trusted)
 
 
 def _with_principal_point(

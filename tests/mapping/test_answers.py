@@ -15,10 +15,11 @@ from scipy.spatial.transform import Rotation
 from recon.errors import MappingError
 from recon.evaluation.pose import evaluate_poses
 from recon.mapping.answers import answered_scale, in_answered_metres, place, pose_factors
-from recon.mapping.bundle import BundleState, Observations
+from recon.mapping.bundle import BundleOptions, BundleResult, BundleState, Observations
 from recon.mapping.map import build_map
 from recon.mapping.model import MapModel
 from recon.mapping.pose_graph import compose, inverse
+from recon.mapping.refine import _balanced
 from recon.mapping.triangulate import triangulate
 from recon.types import Camera, RelativePose
 from tests.mapping.scenes import HEIGHT, WIDTH, Synthetic, make_scene, write_workspace
@@ -188,3 +189,23 @@ def test_answers_too_coarse_for_maps_are_no_reason_to_give_up_a_map() -> None:
     assert answered_scale(model, coarse)[1] == 1.0
     assert place(names, model, others) is not None
     assert place(names, model, coarse) is None
+
+
+def test_answers_that_stay_in_contradiction_take_no_weight_from_the_pixels() -> None:
+    """Answers of another scene: however little the pixels count, the map does not come nearer to them."""
+    scene = make_scene(num_views=8)
+    names, model = [v.name for v in scene.capture.views], model_of(scene, list(range(8)), unit=1.0)
+    others = answers(dataclasses.replace(scene, poses=scene.poses[[0, 5, 2, 7, 4, 1, 6, 3]]))
+    factors = pose_factors(others, {name: i for i, name in enumerate(names)}, model.state.poses)
+    assert factors is not None
+    before = BundleResult(model.state, np.zeros(0), (), (), 0.0)
+    tried = []
+
+    def solve(_: MapModel, options: BundleOptions) -> BundleResult:
+        tried.append(options.pixel_sigma)
+        return dataclasses.replace(before)
+
+    result, options = _balanced(model, before, BundleOptions(), factors, solve)
+    assert max(tried) > BundleOptions().pixel_sigma
+    assert result is before
+    assert options == BundleOptions()
