@@ -42,7 +42,7 @@ class Options:
     captures: tuple[str, ...] = ("fountain-P11", "fox", "dino", "redkitchen-a")
     """folders of ``data``"""
     answers: tuple[str, ...] = ("redkitchen-a",)
-    """of these, the ones that are mapped with an oracle's answers, too"""
+    """of these, the ones that are mapped with an oracle's answers, too; nothing behind the option: none"""
     match_budget: int = 128
     """match questions per pair"""
     repeats: int = 3

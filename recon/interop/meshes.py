@@ -7,8 +7,6 @@ out and back on the way in. A scene with GPS (east, north, up) is turned so that
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from recon.errors import BadInputError, OutputError
 from recon.interop.gltf import srgb_from_linear, write_glb
 from recon.interop.ply import check_faces
+from recon.interop.replacing import replacing
 from recon.surface.backend import open3d
 from recon.surface.types import Mesh, PointCloud
 
@@ -61,13 +60,8 @@ def write_mesh(mesh: Mesh, path: Path, world_axes: WorldAxes = "opencv") -> None
         normals = None if mesh.normals is None else (mesh.normals @ turn.T).astype(np.float32)
         vertices = (np.asarray(mesh.vertices_world_m) @ turn.T).astype(np.float32)
         faces = mesh.faces.astype(np.uint32)
-
-        def write(temporary: str) -> bool:
-            with open(temporary, "wb") as file:
-                write_glb(file, vertices, faces, mesh.colors, normals)
-            return True
-
-        _write_atomically(path, write)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            write_glb(file, vertices, faces, mesh.colors, normals)
         return
     o3d = open3d()
     out = o3d.geometry.TriangleMesh(
@@ -80,7 +74,7 @@ def write_mesh(mesh: Mesh, path: Path, world_axes: WorldAxes = "opencv") -> None
         out.vertex_normals = o3d.utility.Vector3dVector(np.asarray(mesh.normals, dtype=np.float64))
     if path.suffix.lower() == ".stl":
         out.compute_triangle_normals()  # STL stores one normal per triangle; Open3D refuses to write without them
-    _write_atomically(path, lambda temporary: o3d.io.write_triangle_mesh(temporary, out))
+    _write_with_open3d(path, lambda temporary: o3d.io.write_triangle_mesh(temporary, out))
 
 
 def write_cloud(cloud: PointCloud, path: Path) -> None:
@@ -99,7 +93,7 @@ def write_cloud(cloud: PointCloud, path: Path) -> None:
         out.colors = o3d.utility.Vector3dVector(cloud.colors / 255.0)
     if cloud.normals is not None:
         out.normals = o3d.utility.Vector3dVector(np.asarray(cloud.normals, dtype=np.float64))
-    _write_atomically(path, lambda temporary: o3d.io.write_point_cloud(temporary, out))
+    _write_with_open3d(path, lambda temporary: o3d.io.write_point_cloud(temporary, out))
 
 
 def read_mesh(path: Path, world_axes: WorldAxes = "opencv") -> Mesh:
@@ -157,31 +151,8 @@ def _read(path: Path, read: Callable[[Any], Any]) -> Any:
         return read(o3d)
 
 
-def _write_atomically(path: Path, write: Callable[[str], bool]) -> None:
-    """Let Open3D write beside ``path`` under a temporary name of the same format, then move it there."""
+def _write_with_open3d(path: Path, write: Callable[[str], bool]) -> None:
     o3d = open3d()
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix.lower())
-        os.close(handle)
-        with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-            written = write(temporary)
-        if not written or os.path.getsize(temporary) == 0:
+    with replacing(path) as temporary, o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
+        if not write(str(temporary)) or temporary.stat().st_size == 0:
             raise OutputError(f"{path}: Open3D could not write the file; is the disk full?")
-        os.chmod(temporary, 0o666 & ~umask())  # mkstemp makes private files; a result is an ordinary one
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import BadInputError, OutputError
 from recon.interop.gltf import TexturedPart, write_textured_glb
-from recon.interop.meshes import GLTF_FROM_WORLD, WorldAxes, umask
+from recon.interop.meshes import GLTF_FROM_WORLD, WorldAxes
+from recon.interop.replacing import replacing
 from recon.surface.texture.types import TexturedMesh
 
 TEXTURED_FORMATS = (".glb", ".obj")
@@ -46,22 +44,21 @@ def write_textured(textured: TexturedMesh, path: Path, world_axes: WorldAxes = "
     """
     check_textured_path(path)
     files = textured_files(path, len(textured.pages))
+    if path.suffix.lower() == ".glb":
+        parts = split_pages(textured, GLTF_FROM_WORLD[world_axes])
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            write_textured_glb(file, parts)
+        return files
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".glb":
-            parts = split_pages(textured, GLTF_FROM_WORLD[world_axes])
-            with _Replacing(path) as file:
-                write_textured_glb(file, parts)
-            return files
         for page, picture in zip(textured.pages, files[2:], strict=True):
-            with _Replacing(picture) as file:
-                file.write(page.tobytes())
-        with _Replacing(files[1]) as file:
+            with replacing(picture) as temporary:
+                temporary.write_bytes(page.tobytes())
+        with replacing(files[1]) as temporary, temporary.open("wb") as file:
             file.writelines(_materials(picture.name for picture in files[2:]))
-        with _Replacing(path) as file:
-            file.writelines(_obj(textured, files[1].name))
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+    except OutputError as error:
+        raise OutputError(f"{path}: what belongs to it is missing: {error}") from error
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(_obj(textured, files[1].name))
     return files
 
 
@@ -125,27 +122,3 @@ def _obj(textured: TexturedMesh, materials: str) -> Iterable[bytes]:
 
 def _lines(form: str, rows: NDArray) -> bytes:
     return "".join(form % tuple(row) for row in rows.tolist()).encode()
-
-
-class _Replacing:
-    """A file that takes the place of ``path`` when it is complete."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> BinaryIO:
-        handle, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".writing-", suffix=self._path.suffix)
-        self._file: BinaryIO = os.fdopen(handle, "wb")
-        return self._file
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                os.chmod(self._temporary, 0o666 & ~umask())  # mkstemp makes private files; a result is an ordinary one
-                os.replace(self._temporary, self._path)
-        finally:
-            self._file.close()
-            if os.path.exists(self._temporary):
-                os.unlink(self._temporary)

@@ -22,7 +22,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from recon.engine.prompts import PromptWriter, common_prefix_length
 from recon.errors import BadInputError, CheckpointError
 from recon.training.region_targets import PlacedTarget, RegionTarget, region_batch
-from recon.training.tokenizer import COORDINATE_RANGE
+from recon.training.tokenizer import coordinate_ids
 from recon.types import UnifiedImage
 
 IGNORED = -100  # label of a token that is not learned (PyTorch's cross entropy)
@@ -98,7 +98,7 @@ class Encoder:
         self._image_token_id = image_token_id
         self._end = f"{tokenizer.eos_token}"
         self._merge = int(image_processor.merge_size)
-        self._y_tokens = torch.tensor(tokenizer.convert_tokens_to_ids([f"y{v}" for v in range(COORDINATE_RANGE + 1)]))
+        self._y_tokens = torch.tensor(coordinate_ids(tokenizer, "y"))
 
     def encode(self, sample: Sample) -> EncodedSample:
         """Packs one sample.

@@ -31,7 +31,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneratio
 
 from recon.training.shape import ModelSize, make_config
 from recon.training.structure import FINE_PERIODS, POINTING_PERIODS, CodeLayout, position_code
-from recon.training.tokenizer import COORDINATE_RANGE
+from recon.training.tokenizer import COORDINATE_RANGE, coordinate_ids
 
 SHARPNESS = 5.0  # product of the pointing heads' query and key norms' weights: attention logits span 8 * SHARPNESS
 
@@ -87,7 +87,7 @@ def _init_embeddings(
     table[:, layout.image_flag] = -1.0
     position = torch.arange(COORDINATE_RANGE + 1) / COORDINATE_RANGE
     for axis, name in enumerate("xy"):
-        ids = torch.tensor(tokenizer.convert_tokens_to_ids([f"{name}{v}" for v in range(COORDINATE_RANGE + 1)]))
+        ids = torch.tensor(coordinate_ids(tokenizer, name))
         # neighbours should be alike in everything: one random vector per axis instead of one per token
         table[ids, layout.size :] = torch.randn(hidden - layout.size) / math.sqrt(hidden)
         table[ids, layout.columns(axis, fine=False)] = position_code(position, POINTING_PERIODS)

@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneratio
 
 from recon.training.match_structure import DESCRIPTOR, HEAD_DIM, MatchLayout, can_match
 from recon.training.structure import POINTING_PERIODS, CodeLayout, position_code
-from recon.training.tokenizer import COORDINATE_RANGE
+from recon.training.tokenizer import COORDINATE_RANGE, coordinate_ids
 
 SHARP = 16  # descriptor channels whose product counts five times (the sharp dimensions of pointing heads)
 KERNEL = (1.0, 1.0, 0.5, 0.2)  # weights of the codes' periods where descriptors are read: between tokens they are mixed
@@ -156,7 +156,7 @@ def _build_embeddings(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrai
     middle = new.answer.start + code.shape[1]
     coordinates = []
     for axis, columns in (("x", slice(new.answer.start, middle)), ("y", slice(middle, new.answer.stop))):
-        ids = torch.tensor(tokenizer.convert_tokens_to_ids([f"{axis}{v}" for v in range(COORDINATE_RANGE + 1)]))
+        ids = torch.tensor(coordinate_ids(tokenizer, axis))
         table[ids, columns] = code
         coordinates.append(ids)
     end = int(tokenizer.convert_tokens_to_ids("<|vision_end|>"))

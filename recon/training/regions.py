@@ -23,7 +23,6 @@ from recon.training.region_targets import COMPARISONS, KNOWN, LENGTHS, UNITS
 from recon.training.structure import CODE_CHANNELS
 
 LAYER = 2
-OPEN = 4.0  # about what an open gate lets through
 WORD_GAIN, LENGTH_GAIN = 0.5, 1.5
 _UP_WEIGHT, _CORNER_WEIGHT = 4.0, 3.0
 _CORNER_LAYER = 1  # whose output holds at a region's last corner what is known about the region

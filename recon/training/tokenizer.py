@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 COORDINATE_RANGE = 1000
@@ -53,9 +53,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def coordinate_tokens() -> list[str]:
-    """``x0 ... x1000 y0 ... y1000`` in this order."""
-    return [f"{axis}{value}" for axis in "xy" for value in range(COORDINATE_RANGE + 1)]
+def coordinate_ids(tokenizer: PreTrainedTokenizerBase, axis: str) -> list[int]:
+    """The ids of ``x0 ... x1000`` or ``y0 ... y1000``."""
+    ids: list[int] = tokenizer.convert_tokens_to_ids([f"{axis}{value}" for value in range(COORDINATE_RANGE + 1)])
+    return ids
 
 
 def _coordinate_merges() -> Iterator[tuple[str, str]]:

@@ -21,8 +21,8 @@ from recon.questions.dialects import get_dialect
 from recon.questions.profile import load_profile
 from recon.synth.dataset import split_seed
 from recon.training.pool import render_pooled_view
-from recon.training.tokenizer import coordinate_tokens
 from recon.types import Task
+from tests.training.test_tokenizer import COORDINATES
 
 FOLDER = Path(recon.__file__).parent / "assets" / "embedded"
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -48,7 +48,7 @@ def test_hugging_face_loads_it_as_it_is() -> None:
     assert not report["unexpected_keys"]
     assert all(torch.isfinite(weight).all() for weight in model.state_dict().values())
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    assert all(len(ids) == 1 for ids in tokenizer(coordinate_tokens(), add_special_tokens=False)["input_ids"])
+    assert all(len(ids) == 1 for ids in tokenizer(COORDINATES, add_special_tokens=False)["input_ids"])
     assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == model.config.image_token_id
 
 
