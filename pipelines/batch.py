@@ -8,25 +8,20 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional
 
-from pipelines.asking import AskOptions
-from pipelines.models import ModelOptions
+from pipelines.making import MakingOptions
 from pipelines.options import Options as SceneOptions
 from pipelines.summary import known_numbers, versions
 from pipelines.workspace import check_output_folder, readable_os_errors, write_text
-from recon.cameras.intrinsics import CameraOptions
-from recon.capture.options import CaptureOptions
 from recon.capture.sources import VIDEO_SUFFIXES, WORKSPACE_MARKER
 from recon.errors import BadInputError, MappingError, ReconError
 from recon.interop.run import read_summary
-from recon.mapping.map import MapOptions
-from recon.surface.options import SurfaceOptions
 
 __all__ = ["Options", "Row", "batch", "run"]
 
@@ -35,12 +30,8 @@ Work = Callable[[SceneOptions], Outcome]
 
 
 @dataclass(frozen=True)
-class Options:
-    """Reconstruct every scene of a folder; one that fails stops no other.
-
-    A scene is a folder of photos, or a video. The same command continues an interrupted batch: what is done is kept,
-    what failed is tried again. Ends with a table, batch.json in the output folder, and exit code 1 if a scene failed.
-    """
+class _Many:
+    """What is said of all scenes. A base, so that these options come first."""
 
     scenes: Positional[Path]
     """a folder with one folder of photos or one video per scene"""
@@ -48,36 +39,20 @@ class Options:
     """folder for the results: SCENE.ply and SCENE-workspace of each"""
     format: Literal["ply", "obj", "stl", "glb", "pcd"] = "ply"
     """of the results (.ply .pcd for clouds)"""
-    as_: Annotated[Literal["mesh", "cloud"], arg(name="as")] = "mesh"
-    """what to make"""
-    texture: bool = False
-    """put the photos' own pixels on the meshes (--format glb or obj)"""
-    texture_size: int | None = None
-    """most pixels along a side of the texture's pages (default: 4096)"""
-    watertight: bool = False
-    """close all holes of the mesh; what is made up is grey, and its share is said"""
-    sky_removal: Literal["auto", "on", "off"] = "auto"
-    """leave sky out of the surface; auto: of photos with GPS"""
-    no_report: bool = False
-    """write no report.html into the workspaces"""
-    overwrite: bool = False
-    """forget what earlier runs computed"""
-    quiet: bool = False
-    """no progress bars, no tables"""
-    verbose: Annotated[bool, arg(aliases=["-v"])] = False
-    """show the log"""
-    models: OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
-    asking: OmitArgPrefixes[AskOptions] = field(default_factory=AskOptions)
-    cameras: OmitArgPrefixes[CameraOptions] = field(default_factory=CameraOptions)
-    capture: CaptureOptions = field(default_factory=CaptureOptions)
-    mapping: MapOptions = field(default_factory=MapOptions)
-    surface: SurfaceOptions = field(default_factory=SurfaceOptions)
+
+
+@dataclass(frozen=True)
+class Options(MakingOptions, _Many):
+    """Reconstruct every scene of a folder; one that fails stops no other.
+
+    A scene is a folder of photos, or a video. The same command continues an interrupted batch: what is done is kept,
+    what failed is tried again. Ends with a table, batch.json in the output folder, and exit code 1 if a scene failed.
+    """
 
     def of_scene(self, source: Path) -> SceneOptions:
         """The options of one scene's reconstruction."""
-        of_all = {entry.name for entry in fields(SceneOptions)} - {"out"}
-        shared = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name in of_all}
-        return SceneOptions(scene=source, out=self.out / f"{scene_name(source)}.{self.format}", **shared)
+        making = {entry.name: getattr(self, entry.name) for entry in fields(MakingOptions)}
+        return SceneOptions(scene=source, out=self.out / f"{scene_name(source)}.{self.format}", **making)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -142,10 +141,3 @@ def test_two_real_scenes_one_of_which_fails(
     assert (tmp_path / "out" / "corner.ply").is_file()
     assert "at least 2 photos" in rows["lonely"]["reason"]
     assert "Traceback" not in ended.stderr
-
-
-def test_every_option_of_a_scene_is_offered() -> None:
-    own = {field.name for field in dataclasses.fields(Options)}
-    of_a_scene = {field.name for field in dataclasses.fields(SceneOptions)}
-    # these are of one scene, or have a longer form in the groups
-    assert of_a_scene - own == {"scene", "workspace", "known_distance", "voxel_m", "target_faces"}
