@@ -16,9 +16,10 @@ from PIL import Image
 
 from pipelines.progress import progress_bar
 from pipelines.records import write_atomically
+from pipelines.workspace import readable_os_errors
 from recon.cameras.pixels import corner_from_index, index_from_corner
 from recon.cameras.unify import ImageProfile
-from recon.errors import BadInputError, OutputError
+from recon.errors import BadInputError
 from recon.interop.datasets.depth_file import depth_row, intrinsics_of
 from recon.interop.datasets.pair_file import pair_row
 from recon.interop.datasets.records import DepthItem, PairItem
@@ -67,23 +68,6 @@ def write_synthetic(
         BadInputError: no scene shows anything to ask about.
         OutputError: the folder can't be written.
     """
-    try:
-        return _write_synthetic(folder, task, profile, split, first, count, questions, scenery, quiet)
-    except OSError as error:
-        raise OutputError(f"{folder}: synthetic photos can't be written ({error.strerror or error})") from error
-
-
-def _write_synthetic(
-    folder: Path,
-    task: Task,
-    profile: ImageProfile,
-    split: Split,
-    first: int,
-    count: int,
-    questions: int,
-    scenery: Scenery,
-    quiet: bool,
-) -> Path:
     made_with: dict[str, Any] = {
         "format": _FORMAT,
         "task": task,
@@ -91,7 +75,7 @@ def _write_synthetic(
     }
     made_with |= {"split": split, "questions": questions, "scenery": scenery}
     rows: list[dict[str, Any]] = []
-    with progress_bar("rendering", "scenes", quiet) as update:
+    with readable_os_errors(), progress_bar("rendering", "scenes", quiet) as update:
         for done, index in enumerate(range(first, first + count)):
             seed = split_seed(split, index)
             kept = folder / "scenes" / f"{seed:08d}.json"
@@ -104,7 +88,8 @@ def _write_synthetic(
     if not rows:
         raise BadInputError(f"none of {count} synthetic scenes shows anything to ask about")
     path = folder / ("object.jsonl" if task == "object" else "depth.jsonl" if task == "depth" else "pairs.jsonl")
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    with readable_os_errors():
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return path
 
 
