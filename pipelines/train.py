@@ -26,7 +26,7 @@ class TrainOptions:
     out: Path
     """Folder of the run: checkpoints, log, and the finished checkpoint in OUT/final."""
     mixture: Path
-    """YAML file of the weighted data sets (recon/training/mixture.py describes it)."""
+    """YAML file of the weighted data sets (recon/training/mixture_file.py describes it)."""
     steps: int
     """Optimiser steps in all."""
     config: str | None = None
@@ -51,8 +51,10 @@ class TrainOptions:
     """Add units that compare regions to the small checkpoint of --from (with --add-matching, or one that has matching),
     and teach them directly on object data sets with 'regions: true'."""
     school_vision: int = 0
-    """First teach the vision tower of a new model (--config), or of one with --add-matching, for so many steps of about
-    16 images: dense depth, and with match or pose data sets descriptors and motion."""
+    """First teach the vision tower of a small model (--config, or a checkpoint trained with --hold-structure) for so
+    many steps of about 16 images: dense depth, and with match or pose data sets descriptors and motion."""
+    school_rate: float = 1.0
+    """Learning rate of --school-vision relative to that of a new tower (0.5 for one that sees already)."""
     distil: bool = False
     """With --school-vision: depth and pose answers are learned from the schooled tower's own estimates, which hold no
     noise."""
@@ -98,17 +100,19 @@ def train(options: TrainOptions) -> None:
     # heavy imports only when there is something to do
     from accelerate import PartialState
 
-    from recon.training.checkpoints import full_weights
+    from recon.training.checkpoints import check_new, full_weights
     from recon.training.export import TRAINED_ON, build_parts, export_checkpoint, load_parts
-    from recon.training.mixture import load_mixture
-    from recon.training.sft import SftSettings
+    from recon.training.mixture_file import load_mixture
     from recon.training.sft import train as run_sft
+    from recon.training.sft_settings import SftSettings
 
     mixture = load_mixture(options.mixture)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--out {options.out}: the folder can't be made ({error.strerror})") from error
+    if not options.resume:
+        check_new(options.out)
     parts = load_parts(options.from_) if options.from_ else build_parts(options.config or "small", options.seed)
     settings = SftSettings(
         steps=options.steps,
@@ -202,11 +206,8 @@ def _check(options: TrainOptions) -> None:
         raise BadInputError("--add-regions adds to a checkpoint that answers already; it goes with --from")
     if options.add_regions and options.lora_rank:
         raise BadInputError("--lora-rank leaves all weights as they are; it does not go with --add-regions")
-    if options.school_vision and options.config is None and not options.add_matching:
-        raise BadInputError(
-            "--school-vision teaches a new model's vision tower; it goes with --config or --add-matching, not with "
-            "--from alone"
-        )
+    if not options.school_rate > 0:
+        raise BadInputError(f"--school-rate is {options.school_rate}; accepted: more than 0")
     if options.distil and not options.school_vision:
         raise BadInputError("--distil needs the tower that --school-vision makes; give both")
     if options.lora_rank and options.hold_structure:

@@ -12,12 +12,21 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
+from recon.errors import BadInputError
+
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 def newest_checkpoint(out: Path) -> Path | None:
     """The newest checkpoint in a run's folder that was written to its end; None where there is none."""
     return next(reversed(whole_checkpoints(out)), None)
+
+
+def check_new(out: Path) -> None:
+    """Raises BadInputError when ``out`` holds checkpoints of a run already."""
+    newest = newest_checkpoint(out)
+    if newest is not None:
+        raise BadInputError(f"{out}: holds a run already ({newest.name}); continue it with --resume or name another")
 
 
 def whole_checkpoints(out: Path) -> list[Path]:

@@ -6,7 +6,7 @@ pixels apart) and the surface normals of its 2 x 2 patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon.training.pool import PooledView, list_pool, read_view
+from recon.training.pool import PooledView, read_view
 from recon.types import Camera, FloatArray
 
 CELLS = 4  # per side of an image token
@@ -115,18 +115,17 @@ class ViewStacker:
 
 
 class DenseViews:
-    """All views of a pool, grouped by grid.
+    """Views of a pool by their files, grouped by grid.
 
     Raises:
-        BadInputError: the pool is empty or damaged.
+        BadInputError: a file is damaged.
     """
 
     def __init__(
-        self, pool: Path, image_processor: Any, progress: Callable[[int, int], None] | None = None, limit: int = 0
+        self, paths: Sequence[Path], image_processor: Any, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self._stacker = ViewStacker(image_processor)
         self._views: dict[tuple[int, int], list[PackedView]] = {}
-        paths = list_pool(pool)[: limit or None]
         for number, path in enumerate(paths, start=1):
             view = self._stacker.packed(read_view(path))
             self._views.setdefault(view.grid, []).append(view)

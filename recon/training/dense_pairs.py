@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,18 +83,17 @@ def pose_of_motion(motion: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class DensePairs:
-    """The pairs of a pool whose views share a grid, by grid.
+    """Those pairs of a pool (given by their files) whose views share a grid, by grid.
 
     Raises:
         BadInputError: no such pair, or a damaged one.
     """
 
     def __init__(
-        self, pool: Path, image_processor: Any, progress: Callable[[int, int], None] | None = None, limit: int = 0
+        self, paths: Sequence[Path], image_processor: Any, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self._stacker = ViewStacker(image_processor)
         self._pairs: dict[tuple[int, int], list[_Pair]] = {}
-        paths = sorted(pool.glob("pair-*.npz"))[: limit or None]
         for number, path in enumerate(paths, start=1):
             packed = _packed_pair(read_pair(path), self._stacker)
             if packed is not None:
@@ -102,7 +101,8 @@ class DensePairs:
             if progress is not None:
                 progress(number, len(paths))
         if not self._pairs:
-            raise BadInputError(f"{pool}: no pair of views of one size in this pool; render pairs first")
+            where = paths[0].parent if paths else "none given"
+            raise BadInputError(f"{where}: no pair of views of one size among {len(paths)} pairs; render more")
 
     def __len__(self) -> int:
         return sum(len(pairs) for pairs in self._pairs.values())

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
 
 from recon.training.match_structure import DESCRIPTOR, HEAD_DIM, MatchLayout, can_match
-from recon.training.structure import POINTING_PERIODS, CodeLayout, position_code
+from recon.training.structure import BLUR, POINTING_PERIODS, CodeLayout, position_code
 from recon.training.tokenizer import COORDINATE_RANGE, coordinate_ids
 
 SHARP = 16  # descriptor channels whose product counts five times (the sharp dimensions of pointing heads)
@@ -60,6 +60,15 @@ class Measured:
     image_before_2: float = 0.7
     answer_before_3: float = 1.0
     codes: Tensor = field(default_factory=lambda: torch.eye(17, 16))
+
+
+def has_matching(model: Qwen3VLForConditionalGeneration) -> bool:
+    """Whether matching is built into a model, and still about as it was built."""
+    if not can_match(model.config):
+        return False
+    start = MatchLayout(model.config.text_config.hidden_size).descriptor.start
+    comparing = _Group(model.model.language_model.layers[2].self_attn).key[16 : 16 + SHARP, start : start + SHARP]
+    return bool(torch.allclose(comparing, torch.eye(SHARP).to(comparing), rtol=0.0, atol=BLUR))
 
 
 def kernel_weights() -> Tensor:
@@ -100,6 +109,25 @@ def build_matching(
     _build_answering(heads[3], codes, new)
     # the copy is as loud as the stream: louder than what the answer's own first token found in layer 2
     _scale_columns(heads[3].output[0][new.answer], measured.answer_before_3**2 / norms[3][:16])
+
+
+@torch.no_grad()
+def refit_matching(model: Qwen3VLForConditionalGeneration, before: Measured, after: Measured) -> None:
+    """Fits the construction to a tower that has changed under a text side that uses it already.
+
+    What depends on the tower is read off anew: the exact place codes of image tokens, and how loud what the heads copy
+    from image tokens has to be. All that the text side has learned stays as it is.
+
+    Args:
+        model: with its new tower.
+        before, after: measured with the former tower and with this one.
+    """
+    new = MatchLayout(model.config.text_config.hidden_size)
+    _build_places(model.model.visual.merger.linear_fc2, new, after.codes)
+    layers = model.model.language_model.layers
+    louder1, louder2 = after.image_before_1 / before.image_before_1, after.image_before_2 / before.image_before_2
+    _Group(layers[1].self_attn).output[0][new.descriptor] *= louder1
+    _Group(layers[2].self_attn).output[0][new.answer] *= louder2
 
 
 def _scale_columns(diagonal: Tensor, gains: Tensor) -> None:

@@ -16,6 +16,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from recon.training.match_structure import can_match, hold_matching
 
 POINTING_PERIODS = (2.0, 1.0, 0.5, 0.25)  # resolvable by image tokens; in units of the image's side
+BLUR = 0.2  # how far built weights of 1 may have moved in training that does not hold them, to be known as such
 FINE_PERIODS = (0.125, 0.0625, 0.03125)  # place within an image token, known to the question only
 
 
@@ -50,6 +51,17 @@ class CodeLayout:
 
 
 CODE_CHANNELS = CodeLayout().size
+
+
+def has_codes(model: Qwen3VLForConditionalGeneration) -> bool:
+    """Whether a model's vision tower hands on the codes of places about as :mod:`recon.training.init` builds it: one of
+    this project's making."""
+    codes = 2 * CodeLayout().pointing
+    last = model.model.visual.merger.linear_fc2.weight
+    if len(last) < CODE_CHANNELS or last.shape[1] < 2 * codes:
+        return False
+    built = torch.eye(codes).repeat_interleave(2, dim=1) * torch.tensor([1.0, -1.0]).repeat(codes)
+    return bool(torch.allclose(last[:codes, : 2 * codes], built.to(last), rtol=0.0, atol=BLUR))
 
 
 def position_code(position: Tensor, periods: tuple[float, ...]) -> Tensor:

@@ -8,7 +8,7 @@ alone, so that the text side only has to learn to read it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from recon.errors import BadInputError
 from recon.training.dense import view_patches
 from recon.training.dense_pairs import MIRROR, pose_of_motion
 from recon.training.descriptors import alikeness
 from recon.training.match_structure import MatchLayout
-from recon.training.pool import list_pool, read_pair, read_view, write_pair, write_view
+from recon.training.pool import read_pair, read_view, write_pair, write_view
 from recon.training.pooled import PooledPair, PooledView
 from recon.training.vision import DenseModel, dense_depth
 
@@ -31,19 +30,19 @@ from recon.training.vision import DenseModel, dense_depth
 def teach_pool(
     dense: DenseModel,
     image_processor: Any,
-    pool: Path,
+    paths: Sequence[Path],
     taught: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Copies the views of ``pool`` to ``taught`` with the estimates of a tower in place of the true depths.
+    """Copies views of a pool to the pool ``taught`` with the estimates of a tower in place of the true depths.
 
     Views that are there already are left out. Returns how many were written.
 
     Raises:
-        BadInputError: the pool is empty or damaged.
+        BadInputError: a damaged file.
     """
     taught.mkdir(parents=True, exist_ok=True)
-    paths, written = list_pool(pool), 0
+    written = 0
     for number, path in enumerate(paths, start=1):
         if not (taught / path.name).exists():
             write_view(taught / path.name, estimated(dense, image_processor, read_view(path)))
@@ -65,26 +64,20 @@ def estimated(dense: DenseModel, image_processor: Any, view: PooledView) -> Pool
 def teach_pairs(
     dense: DenseModel,
     image_processor: Any,
-    pool: Path,
+    paths: Sequence[Path],
     taught: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Copies the pairs of ``pool`` whose views share a grid to ``taught`` with the estimated pose of the second view
-    (its depth stays: such pairs are for pose questions only). As :func:`teach_pool`.
-
-    Raises:
-        BadInputError: the pool is empty or damaged.
+    """Copies pairs of a pool to the pool ``taught`` with the estimated pose of the second view (its depth stays: such
+    pairs are for pose questions only). A pair whose views' grids differ keeps its true pose. As :func:`teach_pool`.
     """
     taught.mkdir(parents=True, exist_ok=True)
-    paths, written = sorted(pool.glob("pair-*.npz")), 0
-    if not paths:
-        raise BadInputError(f"{pool}: no rendered pairs (pair-NNNNNNNN.npz) in this pool; render it first")
+    written = 0
     for number, path in enumerate(paths, start=1):
         if not (taught / path.name).exists():
-            pair = estimated_motion(dense, image_processor, read_pair(path))
-            if pair is not None:
-                write_pair(taught / path.name, pair)
-                written += 1
+            pair = read_pair(path)
+            write_pair(taught / path.name, estimated_motion(dense, image_processor, pair) or pair)
+            written += 1
         if progress is not None:
             progress(number, len(paths))
     return written

@@ -56,7 +56,9 @@ class VisionSettings:
         learning_rate: of everything else in the tower (AdamW).
         head_learning_rate: of the heads that are thrown away.
         weight_decay: of both; a few thousand views are soon known by heart without.
-        warmup: steps of linear warm-up.
+        heads_first: steps at the beginning in which the heads alone learn, to read a tower that sees already: what new
+            heads ask for would blur it.
+        warmup: steps of linear warm-up (of the heads, and then of the tower).
         decay: share of the steps, at the end, over which the rates fall to 0.
         bf16: matrix products in bfloat16.
         compiled: fuse the tower's elementwise work with ``torch.compile`` (needs a C++ compiler on a CPU; a minute at
@@ -72,6 +74,7 @@ class VisionSettings:
     learning_rate: float = 4e-4
     head_learning_rate: float = 2e-3
     weight_decay: float = 0.1
+    heads_first: int = 0
     warmup: int = 50
     decay: float = 0.6
     bf16: bool = False
@@ -130,7 +133,9 @@ class DenseModel(nn.Module):
         """Image tokens ``[B, T, hidden]``, depth logits and normals (see ``DenseHeads``) of patches ``[B, P, F]``."""
         if (rows, columns) not in self._places:
             self._places[rows, columns] = self.tower.places(rows, columns)
-        tokens, extra = self._run(patches, *self._places[rows, columns])
+        taught = torch.is_grad_enabled() and self.tower.visual.merger.linear_fc2.weight.requires_grad
+        run = self._run if taught else self.tower  # compiling once more for some views would take longer
+        tokens, extra = run(patches, *self._places[rows, columns])
         logits, normals = self.heads(tokens, extra)
         return tokens, logits, normals
 
@@ -167,12 +172,13 @@ def school_vision(
     model.model.visual.train()
     _know_frequencies(dense.heads, views)
     optimiser = _optimiser(model, dense, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, settings))
+    schedule = _schedule(optimiser, settings)
     done = read_state(state, dense, optimiser, schedule) if state is not None else 0
     losses: list[float] = []
     total = 0.0
     for step in range(done + 1, settings.steps + 1):
         rng = np.random.default_rng([settings.seed, step])  # a resumed run draws what the killed one would have
+        model.model.visual.requires_grad_(step > settings.heads_first)
         alone = settings.tokens if pairs is None else settings.tokens // 3
         loss, depth_loss = _loss(dense, views.draw(alone, rng), settings.bf16)
         if pairs is not None:
@@ -193,6 +199,7 @@ def school_vision(
             write_state(state, dense, optimiser, schedule, step)
         if progress is not None:
             progress(step, settings.steps)
+    model.model.visual.requires_grad_(True)
     return dense, losses
 
 
@@ -252,8 +259,18 @@ def _know_frequencies(heads: DenseHeads, views: DenseViews) -> None:
     heads.depth.bias.copy_(frequency.log().flatten())
 
 
-def _rate(step: int, settings: VisionSettings) -> float:
-    rising = (step + 1) / max(settings.warmup, 1)
+def _schedule(optimiser: MatrixOptimiser, settings: VisionSettings) -> torch.optim.lr_scheduler.LambdaLR:
+    def tower(step: int) -> float:
+        return _rate(step, settings, settings.heads_first)
+
+    def heads(step: int) -> float:
+        return _rate(step, settings)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, [tower, tower, heads])  # in the order of _optimiser's groups
+
+
+def _rate(step: int, settings: VisionSettings, start: int = 0) -> float:
+    rising = max(0.0, (step + 1 - start) / max(settings.warmup, 1))
     falling = (settings.steps - step) / max(settings.decay * settings.steps, 1.0)
     return max(0.0, min(1.0, rising, falling))
 

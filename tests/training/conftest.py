@@ -8,7 +8,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from recon.questions.dialects import get_dialect
-from recon.training.mixture import Mixture, parse_mixture
+from recon.training.mixture import Mixture
+from recon.training.mixture_file import parse_mixture
 from recon.training.pool import PooledView, pooled_view
 from recon.training.texts import tokenizer_texts
 from recon.training.tokenizer import build_tokenizer

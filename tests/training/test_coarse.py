@@ -12,7 +12,7 @@ from recon.errors import BadInputError
 from recon.questions import pose
 from recon.questions.dialects import POSE_KINDS, get_dialect
 from recon.training.coarse import DIRECTIONS, DISTANCES_M, coarse_length, coarse_motion
-from recon.training.mixture import parse_mixture
+from recon.training.mixture_file import parse_mixture
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import tyro
 import yaml
 
 from pipelines.train import TrainOptions, train
+from pipelines.train_vision import school_tower
 from recon.engine.checkpoint import load_checkpoint
 from recon.engine.engine import Engine, EngineOptions
 from recon.errors import BadInputError, CheckpointError, OutputError
 from recon.questions import depth
 from recon.questions.dialects import get_dialect
+from recon.training.export import load_parts
+from recon.training.matching import has_matching
+from recon.training.mixture_file import load_mixture
 from recon.training.pool import PooledView
 
 
@@ -103,6 +108,27 @@ def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, 
     assert checkpoint.model.config.text_config.intermediate_size == 64 + 18
     with pytest.raises(BadInputError, match="--add-matching"):
         train(replace(four, from_=str(four.out / "final"), out=tmp_path / "again"))
+    _school_again(replace(four, from_=str(four.out / "final"), out=tmp_path / "on", add_matching=False, resume=False))
+
+
+def _school_again(options: TrainOptions) -> None:
+    """A checkpoint that matches gets a better tower; its text side stays what it was, but for two readings."""
+    mixture, parts = load_mixture(options.mixture), load_parts(str(options.from_))
+    options.out.mkdir()
+    before = {name: parameter.detach().clone() for name, parameter in parts.model.named_parameters()}
+    school_tower(parts, mixture, options)
+    moved = {name for name, parameter in parts.model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert "model.visual.blocks.0.attn.qkv.weight" in moved
+    readings = {f"model.language_model.layers.{layer}.self_attn.o_proj.weight" for layer in (1, 2)}
+    assert {name for name in moved if ".visual." not in name} == readings
+    train(options)
+    train(replace(options, steps=2, resume=True))
+    assert has_matching(load_parts(str(options.out / "final")).model)
+    depth_alone = {"datasets": {"d": yaml.safe_load(options.mixture.read_text())["datasets"]["depth"]}}
+    alone = options.out / "alone.yaml"
+    alone.write_text(yaml.safe_dump(depth_alone), encoding="utf-8")
+    with pytest.raises(BadInputError, match="needs pairs as well"):
+        train(replace(options, mixture=alone, out=options.out / "more"))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +142,7 @@ def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, 
         ({"steps": 0}, "--steps is 0"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"warmup": -1}, "--warmup is -1"),
-        ({"config": None, "from_": "embedded", "school_vision": 1}, "--school-vision"),
+        ({"school_rate": 0.0}, "--school-rate is 0"),
         ({"config": "huge"}, "small, tiny"),
         ({"distil": True}, "--distil needs"),
         ({"lora_rank": 2, "hold_structure": True}, "--lora-rank"),

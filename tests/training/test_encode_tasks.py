@@ -14,10 +14,11 @@ from recon.questions.dialects import DIALECTS, get_dialect
 from recon.training.attention import use_packed_attention
 from recon.training.encode import IGNORED, EncodedSample, Encoder, Lesson, Sample, _slots, collate
 from recon.training.export import Parts, build_parts
-from recon.training.mixture import parse_mixture
+from recon.training.mixture_file import parse_mixture
 from recon.training.pool import PooledPair, PooledView, pooled_pair
 from recon.training.samples import depth_sample, match_sample, object_sample, pose_sample
-from recon.training.sft import SftSettings, train
+from recon.training.sft import train
+from recon.training.sft_settings import SftSettings
 
 RECON = get_dialect("recon-1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -15,11 +16,12 @@ from recon.training.descriptors import place_codes
 from recon.training.encode import EncodedSample, Encoder
 from recon.training.init import new_model
 from recon.training.match_structure import MatchLayout, can_match
+from recon.training.matching import has_matching, refit_matching
 from recon.training.samples import depth_sample
 from recon.training.shape import SIZES, ModelSize
-from recon.training.structure import CodeLayout, trainable_masks
+from recon.training.structure import CodeLayout, has_codes, trainable_masks
 from recon.training.tokenizer import build_image_processor
-from recon.training.widen import widened
+from recon.training.widen import measure, widened
 from tests.training.conftest import PooledView
 
 
@@ -160,6 +162,64 @@ def test_the_construction_is_held_and_the_rest_is_free(wide: Qwen3VLForCondition
     merger = masks["model.visual.merger.linear_fc2.weight"]
     assert merger[layout.descriptor].all()
     assert not merger[layout.descriptor.stop :].any()
+
+
+@torch.no_grad()
+def test_a_new_tower_is_fitted_to_a_text_side_that_matches(
+    wide: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, samples: list[EncodedSample]
+) -> None:
+    """Louder patches divide the codes that the merger's norm hands on; what the text side has learned stays."""
+    model = copy.deepcopy(wide)
+    layout = MatchLayout(model.config.text_config.hidden_size)
+    learned = model.model.language_model.layers[3].mlp.gate_proj.weight
+    learned[:, layout.start :] = 0.1  # reads the new channels: building matching anew would clear it
+    before = measure(model, int(tokenizer.pad_token_id), samples)
+    last = model.model.visual.blocks[-1].mlp
+    last.linear_fc2.weight[2 * CodeLayout().pointing :] *= 6.0
+    schooled = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert has_matching(model)
+    assert _place_error(model, samples) > 0.25  # seen: 0.40
+    refit_matching(model, before, measure(model, int(tokenizer.pad_token_id), samples))
+    assert _place_error(model, samples) < 0.2
+    merger, heads = "model.visual.merger.linear_fc2.", "model.language_model.layers.{}.self_attn.o_proj.weight"
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, schooled[name])}
+    assert changed == {merger + "weight", merger + "bias", heads.format(1), heads.format(2)}
+    for name in changed:
+        rows = (model.get_parameter(name) != schooled[name]).reshape(len(schooled[name]), -1).any(dim=1).nonzero()
+        known = {merger: layout.place, heads.format(1): layout.descriptor, heads.format(2): layout.answer}
+        place = next(value for key, value in known.items() if name.startswith(key))
+        assert set(rows.flatten().tolist()) <= set(range(place.start, place.stop))
+
+    kept = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    same = measure(model, int(tokenizer.pad_token_id), samples)
+    refit_matching(model, same, measure(model, int(tokenizer.pad_token_id), samples))
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, kept[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def _place_error(model: Qwen3VLForConditionalGeneration, samples: list[EncodedSample]) -> float:
+    """Mean error of the place codes in image tokens: 0.64 is that of a place elsewhere."""
+    layout, errors = MatchLayout(model.config.text_config.hidden_size), []
+    for sample in samples:
+        rows, columns = (int(n) // 2 for n in sample.grids[0, 1:])
+        tokens = model.model.visual(sample.pixel_values, grid_thw=sample.grids).pooler_output
+        errors.append(float((tokens[:, layout.place] - place_codes(rows, columns)).abs().mean()))
+    return float(np.mean(errors))
+
+
+@torch.no_grad()
+def test_structure_is_known_from_models_that_have_none(
+    narrow: Qwen3VLForConditionalGeneration, wide: Qwen3VLForConditionalGeneration
+) -> None:
+    assert [has_matching(model) for model in (narrow, wide)] == [False, True]
+    assert [has_codes(model) for model in (narrow, wide)] == [True, True]
+    blurred = copy.deepcopy(wide)
+    blurred.model.language_model.layers[2].self_attn.k_proj.weight.add_(0.01)
+    assert has_matching(blurred)
+    blurred.model.language_model.layers[2].self_attn.k_proj.weight.add_(0.3)
+    assert not has_matching(blurred)
+    blurred.model.visual.merger.linear_fc2.weight.add_(0.3)
+    assert not has_codes(blurred)
 
 
 def test_only_fitting_shapes_are_widened(

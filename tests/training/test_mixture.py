@@ -12,8 +12,10 @@ from transformers import PreTrainedTokenizerFast
 
 from recon.errors import BadInputError
 from recon.questions.dialects import Dialect
+from recon.training.datasets import RoomDataset
 from recon.training.encode import Encoder, Lesson, Sample
-from recon.training.mixture import BLOCK, Mixture, MixtureDataset, RoomDataset, load_mixture, parse_mixture
+from recon.training.mixture import BLOCK, Mixture, MixtureDataset
+from recon.training.mixture_file import load_mixture, parse_mixture
 from recon.training.sources import BadSampleError, SourceSpec
 from recon.training.tokenizer import build_image_processor
 from recon.types import UnifiedImage
@@ -170,7 +172,7 @@ def _real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: _Flawed, **ke
         seen.append(spec)
         return source
 
-    monkeypatch.setattr("recon.training.mixture.OPENERS", {"flawed": opener})
+    monkeypatch.setattr("recon.training.mixture_file.OPENERS", {"flawed": opener})
     entry = {"format": "flawed", "task": "depth", "path": "labels.jsonl", "questions": 3}
     mixture = parse_mixture({"datasets": {"real": entry | keys}} | keys, tmp_path, "m.yaml")
     assert seen == [SourceSpec("real", "flawed", "depth", tmp_path / "labels.jsonl", 3, keys.get("strict", False))]

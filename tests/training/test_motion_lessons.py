@@ -16,11 +16,12 @@ from recon.training.attention import use_packed_attention
 from recon.training.dense_pairs import motion_of
 from recon.training.encode import Encoder, collate
 from recon.training.init import new_model
-from recon.training.mixture import parse_mixture
+from recon.training.mixture_file import parse_mixture
 from recon.training.motion_lessons import MotionLessons
 from recon.training.pool import pooled_pair
 from recon.training.samples import pose_sample
-from recon.training.sft import SftSettings, train
+from recon.training.sft import train
+from recon.training.sft_settings import SftSettings
 from recon.training.shape import ModelSize
 from recon.training.tokenizer import build_image_processor
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneratio
 from recon.questions.dialects import get_dialect
 from recon.training.encode import Encoder, collate
 from recon.training.init import new_model
-from recon.training.mixture import parse_mixture
+from recon.training.mixture_file import parse_mixture
 from recon.training.pool import PooledView
 from recon.training.region_targets import (
     COMPARISONS,
@@ -29,7 +29,8 @@ from recon.training.region_targets import (
 )
 from recon.training.regions import RegionLessons, has_regions, region_loss, region_mlp, with_regions
 from recon.training.samples import object_sample
-from recon.training.sft import SftSettings, train
+from recon.training.sft import train
+from recon.training.sft_settings import SftSettings
 from recon.training.shape import ModelSize
 from recon.training.sources import BadSampleError
 from recon.training.structure import trainable_masks

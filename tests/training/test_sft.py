@@ -18,7 +18,8 @@ from recon.training.checkpoints import newest_checkpoint
 from recon.training.export import Parts, export_checkpoint
 from recon.training.init import new_model
 from recon.training.mixture import Mixture
-from recon.training.sft import SftSettings, train
+from recon.training.sft import train
+from recon.training.sft_settings import SftSettings
 from recon.training.shape import SIZES
 from recon.training.structure import trainable_masks
 from recon.training.tokenizer import build_image_processor

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from recon.errors import BadInputError
 from recon.training.attention import use_linear_patches
 from recon.training.dense import CELLS, DenseViews
 from recon.training.export import Parts, build_parts
@@ -62,7 +61,7 @@ def test_linear_patches_equal_the_convolution() -> None:
 
 def test_the_tower_for_one_grid_equals_hugging_faces(parts: Parts, pool: Path, views: list[PooledView]) -> None:
     tower, checked = GridTower(parts.model), 0
-    for batch in DenseViews(pool, parts.image_processor).in_order():
+    for batch in DenseViews(list_pool(pool), parts.image_processor).in_order():
         grid = torch.tensor([[1, 2 * batch.rows, 2 * batch.columns]] * len(batch.patches))
         frames = batch.patches.flatten(0, 1).unflatten(1, (3, 1, 256)).expand(-1, -1, 2, -1).flatten(1)
         with torch.no_grad():
@@ -76,7 +75,7 @@ def test_the_tower_for_one_grid_equals_hugging_faces(parts: Parts, pool: Path, v
 
 
 def test_labels_belong_to_their_cells(parts: Parts, pool: Path, views: list[PooledView]) -> None:
-    batches = DenseViews(pool, parts.image_processor).in_order()
+    batches = DenseViews(list_pool(pool), parts.image_processor).in_order()
     found = {}
     for batch in batches:
         for depth_m, normals in zip(batch.depth_m, batch.normals, strict=True):
@@ -100,7 +99,7 @@ def test_labels_belong_to_their_cells(parts: Parts, pool: Path, views: list[Pool
 
 
 def test_drawn_views_fill_the_budget_and_are_parts_of_the_pools(parts: Parts, pool: Path) -> None:
-    views = DenseViews(pool, parts.image_processor)
+    views = DenseViews(list_pool(pool), parts.image_processor)
     known = [_image(d, batch.rows, batch.columns) for batch in views.in_order() for d in batch.depth_m]
     rng = np.random.default_rng(0)
     seen = set()
@@ -127,7 +126,7 @@ def test_drawn_views_fill_the_budget_and_are_parts_of_the_pools(parts: Parts, po
 
 def test_a_crop_shows_what_the_view_shows_there(parts: Parts, pool: Path) -> None:
     """Pixels, depth and normals of a crop lie over each other as in the whole view."""
-    views = DenseViews(pool, parts.image_processor)
+    views = DenseViews(list_pool(pool), parts.image_processor)
     (rows, columns), view = next((grid, group[0]) for grid, group in views._views.items() if min(grid) > 4)
     cropped = view.cropped(1, 3)
     assert cropped.patches.shape[:2] == (rows - 1, columns - 1)
@@ -152,7 +151,7 @@ def _part(image: torch.Tensor, down: int, right: int, shape: torch.Size) -> torc
 def test_schooling_learns_leaves_the_structure_and_teaches(pool: Path, tmp_path: Path) -> None:
     own = build_parts("tiny", 0)
     before = {name: p.detach().clone() for name, p in own.model.named_parameters()}
-    views = DenseViews(pool, own.image_processor)
+    views = DenseViews(list_pool(pool), own.image_processor)
     settings = VisionSettings(steps=80, tokens=130, warmup=4, learning_rate=2e-3, matrix_rate=4e-3, log_every=20)
     dense, losses = school_vision(own.model, views, settings)
     assert len(losses) == 4
@@ -170,8 +169,8 @@ def test_schooling_learns_leaves_the_structure_and_teaches(pool: Path, tmp_path:
     assert moved > 10
 
     taught = tmp_path / "taught"
-    assert teach_pool(dense, own.image_processor, pool, taught) == len(list_pool(pool))
-    assert teach_pool(dense, own.image_processor, pool, taught) == 0
+    assert teach_pool(dense, own.image_processor, list_pool(pool), taught) == len(list_pool(pool))
+    assert teach_pool(dense, own.image_processor, list_pool(pool), taught) == 0
     for path in list_pool(pool):
         true, guessed = read_view(path), read_view(taught / path.name)
         assert np.array_equal(true.image.pixels, guessed.image.pixels)
@@ -189,8 +188,3 @@ def test_dense_depth_puts_cells_in_their_places(parts: Parts) -> None:
     assert image.shape == (1, rows * CELLS, columns * CELLS)
     # token (1, 2), cell (3, 1)
     assert float(image[0, 7, 9]) == pytest.approx(float(mean_log_depth(logits[0, 5, 3, 1]).exp()), rel=1e-5)
-
-
-def test_an_empty_pool_is_named(parts: Parts, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="no rendered views"):
-        DenseViews(tmp_path, parts.image_processor)
