@@ -232,8 +232,8 @@ def bundle_with_colmap(reconstruction: pycolmap.Reconstruction, settings: pycolm
 def _merge(target: pycolmap.Reconstruction, other: pycolmap.Reconstruction, database_path: Path) -> bool:
     """Joins ``other`` into ``target`` by 3D points whose keypoints are verified matches of one another.
 
-    The similarity between the models needs 12 agreeing points (RANSAC, 2 % of the other model's depth). Only photos
-    that ``target`` lacks are added. Returns whether it was done.
+    The similarity between the models needs 12 points that agree (RANSAC, a tenth of their spread), and half of all:
+    look-alikes match, too. Only photos that ``target`` lacks are added. Returns whether it was done.
     """
     mine, theirs = set(target.reg_image_ids()), set(other.reg_image_ids())
     source, goal = [], []
@@ -254,16 +254,18 @@ def _merge(target: pycolmap.Reconstruction, other: pycolmap.Reconstruction, data
     points = np.array(goal)
     options = pycolmap.RANSACOptions()
     options.random_seed = 0
-    options.max_error = 0.02 * float(np.median(np.linalg.norm(points - points.mean(axis=0), axis=1)) + 1e-9) * 5
+    options.max_error = 0.1 * float(np.median(np.linalg.norm(points - points.mean(axis=0), axis=1)) + 1e-9)
     fit = pycolmap.estimate_sim3d_robust(np.array(source), points, options)
-    if fit is None or int(np.sum(fit["inlier_mask"])) < 12:
+    if fit is None or int(np.sum(fit["inlier_mask"])) < max(12, 0.5 * len(source)):
         return False
     other.transform(fit["tgt_from_src"])
-    for image_id in sorted(theirs - mine):
-        image = target.image(image_id)
-        pose = other.image(image_id).cam_from_world()
-        target.frame(image.frame_id).set_cam_from_world(image.camera_id, pose)
-        target.register_frame(image.frame_id)
+    for image_id in sorted(theirs - mine):  # the mapper leaves images out of a model that it did not register
+        image = other.image(image_id)
+        if not target.exists_camera(image.camera_id):
+            target.add_camera_with_trivial_rig(other.camera(image.camera_id))
+        keypoints = np.array([keypoint.xy for keypoint in image.points2D]).reshape(-1, 2)
+        copy = pycolmap.Image(name=image.name, keypoints=keypoints, camera_id=image.camera_id, image_id=image_id)
+        target.add_image_with_trivial_frame(copy, image.cam_from_world())
     added = theirs - mine
     for point in other.points3D.values():
         elements = [e for e in point.track.elements if e.image_id in added]
