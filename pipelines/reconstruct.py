@@ -37,6 +37,7 @@ from recon.evidence.depth_kind import settle_depth_kind
 from recon.evidence.features import extract_features, image_ids, match_features
 from recon.evidence.looks import photo_looks
 from recon.evidence.pairs import choose_pairs, most_pairs
+from recon.mapping.contradictions import explained
 from recon.mapping.doubts import doubts
 from recon.mapping.georeference import georeference, write_georeference
 from recon.mapping.map import build_map
@@ -141,7 +142,8 @@ def _reconstruct(
         depths, notes = settle_depth_kind(evidence.depths, scene)  # z or along the ray, if the checkpoint doesn't say
         evidence = dataclasses.replace(evidence, depths=depths)
         summary.notices += notes
-        for note in doubts(scene, cameras):
+        databases = _feature_database(stages.workspace), stages.workspace.database
+        for note in doubts(scene, cameras, explained(scene, *databases, evidence.poses)):
             _notify(summary, note, options.quiet)
         scene = find_scale(stages, options, capture, scene, evidence)
     summary.scene = scene

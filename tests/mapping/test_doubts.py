@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from recon.mapping.contradictions import Explained
 from recon.mapping.doubts import doubts
 from recon.types import Camera, MetricScale, PosedView, Scene
 
@@ -38,3 +39,15 @@ def test_few_points_are_named() -> None:
 def test_a_focal_length_far_from_exif_is_named() -> None:
     (note,) = doubts(scene(100, 342.0), cameras(404.0, "exif"))
     assert "of a.jpg (and 1 more) came out as 342 px, EXIF says 404 px (-15%)" in note
+
+
+def test_matches_that_contradict_the_map_are_named() -> None:
+    few, many = (Explained(share, ("a.jpg", "b.jpg"), 281) for share in (0.95, 0.74))
+    assert doubts(scene(100, 500.0), cameras(500.0, "exif"), few) == []
+    (note,) = doubts(scene(100, 500.0), cameras(500.0, "exif"), many)
+    assert "26% of the matches between photos contradict the map (most: the 281 of a.jpg and b.jpg)" in note
+
+
+def test_a_focal_length_that_no_lens_has_is_named() -> None:
+    (note,) = doubts(scene(100, 11262.0), cameras(700.0, "prior"))
+    assert "of a.jpg (and 1 more) came out as 11262 px" in note
