@@ -28,6 +28,7 @@ from recon.surface.frames import Frame, choose_neighbours, make_frame
 from recon.surface.grid import plan_grid
 from recon.surface.multiview import Prior, refine
 from recon.surface.options import FuseOptions, SurfaceOptions
+from recon.surface.precise import at_view, precise_scene
 from recon.surface.rims import rims
 from recon.surface.store import DepthStore, Stage, StoredDepthMaps
 from recon.surface.types import DepthMap, PointCloud
@@ -132,7 +133,12 @@ class _DepthWork:
         options: SurfaceOptions,
         store: DepthStore,
     ) -> None:
-        self._scene, self._photos, self._options, self._store = scene, photos, options, store
+        self._photos, self._options, self._store = photos, options, store
+        # Photos are matched in poses that fit them, and what they show goes back to the scene's at the end.
+        self._given, self._scene = scene, scene
+        if options.refine and not self._has_sensor():
+            self._scene = precise_scene(scene) or scene
+        scene = self._scene
         self._samples: dict[str, list[DepthSamples]] = {}
         for samples in depth_samples:
             if samples.source != "sensor" and (samples.trusted or options.fill == "always"):
@@ -146,6 +152,11 @@ class _DepthWork:
         self._log_sigmas = depth_log_sigmas(scene)
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         self._maps: defaultdict[Stage, OrderedDict[str, DepthMap]] = defaultdict(OrderedDict)
+
+    def _has_sensor(self) -> bool:
+        """Sensor depth is what the scene's own poses follow."""
+        read = self._photos.sensor_depth
+        return self._options.use_sensor_depth and any(read(view.name) is not None for view in self._given.views)
 
     def photometric(self, name: str) -> DepthMap:
         return self._stage("photometric", name, self._compute_photometric)
@@ -224,6 +235,8 @@ class _DepthWork:
             neighbours = [self.filled(other) for other in self._lenders[name]]
             depth_m = agreed(depth_map, neighbours, self._options.fill_confidence)
             depth_map = dataclasses.replace(depth_map, depth_m=depth_m)
+        if self._scene is not self._given:
+            depth_map = at_view(depth_map, self._given, self._scene)
         mask = self._photos.mask(name)
         if mask is None:
             return depth_map
