@@ -11,6 +11,7 @@ import tyro
 from tqdm import tqdm
 
 from pipelines.train_vision import TOWER, add_matching, add_regions, bar_updates, school_tower, taught_mixture
+from pipelines.workspace import readable_os_errors
 from recon.errors import BadInputError, OutputError
 
 LARGE = "qwen3-vl-4b"
@@ -97,6 +98,11 @@ def train(options: TrainOptions) -> None:
     if options.dry_run:
         print(dry_run(options))
         return
+    with readable_os_errors():
+        _run(options)
+
+
+def _run(options: TrainOptions) -> None:
     # heavy imports only when there is something to do
     from accelerate import PartialState
 

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK = 1024  # groups of samples that hold each data set's share exactly
 _MOST_SKIPPED = 100  # unusable items in a row before a data set is given up
+_told: set[str] = set()  # faults that this process has warned about: items come round many times
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,11 @@ class Mixture:
             except BadSampleError as error:
                 if isinstance(dataset, FileDataset) and dataset.strict:
                     raise
-                # a procedural view of bare walls is no fault in the data
-                level = logging.WARNING if isinstance(dataset, FileDataset) else logging.DEBUG
-                logger.log(level, "data set %s: passed over: %s", dataset.name, error)
+                # a procedural view of bare walls is no fault in the data; one in a file is told once, and counted
+                told = str(error) in _told or not isinstance(dataset, FileDataset)
+                _told.add(str(error))
+                logger.log(logging.DEBUG if told else logging.WARNING, "data set %s: passed over: %s", dataset.name,
+                           error)  # fmt: skip
                 last = error
         raise BadInputError(f"data set {dataset.name}: {_MOST_SKIPPED} unusable items in a row; the last: {last}")
 

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from recon.cameras.unify import ImageProfile
 from recon.errors import BadInputError
-from recon.questions.dialects import get_dialect
+from recon.questions.dialects import DIALECTS, get_dialect
 from recon.synth.dataset import Scenery
 from recon.training.datasets import FileDataset, RoomDataset
 from recon.training.encode import Layout
@@ -60,10 +60,24 @@ def load_mixture(path: Path) -> Mixture:
         BadInputError: unreadable, or a key or value that is not accepted (the message names them).
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInputError(f"{path}: not a readable mixture ({' '.join(str(error).split())})") from error
     return parse_mixture(data, path.parent, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; a key that stands twice is an error instead of a data set lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def parse_mixture(data: Any, base: Path, where: str) -> Mixture:
@@ -79,7 +93,10 @@ def parse_mixture(data: Any, base: Path, where: str) -> Mixture:
         raise BadInputError(f"{where}: group is {group!r}; accepted: a whole number from 1")
     if not isinstance(strict, bool):
         raise BadInputError(f"{where}: strict is {strict!r}; accepted: true, false")
-    dialect = get_dialect(data.get("dialect", "recon-1"))
+    name = data.get("dialect", "recon-1")
+    if not isinstance(name, str) or name not in DIALECTS:
+        raise BadInputError(f"{where}: dialect is {name!r}; accepted: {', '.join(DIALECTS)}")
+    dialect = get_dialect(name)
     entries = data["datasets"]
     if not isinstance(entries, dict) or not entries:
         raise BadInputError(f"{where}: datasets must name at least one data set")
@@ -202,7 +219,10 @@ def _read_image(entry: Any, place: str) -> ImageProfile:
     _check_keys(entry, ("mode", "target_px"), (), place)
     if isinstance(entry["target_px"], bool) or not isinstance(entry["target_px"], (int, float)):
         raise BadInputError(f"{place}.target_px: found {entry['target_px']!r}; accepted: a number of pixels")
-    return ImageProfile(entry["mode"], float(entry["target_px"]))
+    try:
+        return ImageProfile(entry["mode"], float(entry["target_px"]))
+    except BadInputError as error:
+        raise BadInputError(f"{place}: {error}") from error
 
 
 def _check_keys(data: Any, required: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:

@@ -56,8 +56,14 @@ def render_pool(
 
     Returns:
         how many were rendered by this call.
+
+    Raises:
+        BadInputError: ``folder`` can't be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{folder}: can't be the folder of a pool ({error.strerror})") from error
     rendered = 0
     for done, index in enumerate(range(first, first + count)):
         path = pool_path(folder, split, index, shape, scenery)

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from recon.errors import BadInputError
+from recon.errors import BadInputError, ReconError
 from recon.training.attention import use_packed_attention
 from recon.training.checkpoints import average_checkpoints, check_new, newest_checkpoint
 from recon.training.datasets import RoomDataset
@@ -53,7 +53,8 @@ def train(
         the log: one entry per ``log_every`` steps with ``step``, ``loss`` and ``loss/DATASET``.
 
     Raises:
-        BadInputError: ``out`` holds checkpoints and ``resume`` is False, or settings that don't go with FSDP.
+        BadInputError: ``out`` holds checkpoints and ``resume`` is False, settings that don't go with FSDP, an unusable
+            item of a strict data set.
     """
     if not resume:
         check_new(out)
@@ -90,7 +91,10 @@ def train(
     )
     if trainer.is_fsdp_enabled:
         _check_sharded(settings)
-    trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
+    except (ReconError, OSError) as error:
+        raise _told_by_loader(error) from error
     if settings.lora_rank:
         trained.merge_and_unload()  # the layers of ``model`` become plain again, with the additions in their weights
     elif settings.average > 1:
@@ -112,6 +116,14 @@ def _check_sharded(settings: SftSettings) -> None:
     for option, is_used in used.items():
         if is_used:
             raise BadInputError(f"{option} needs whole matrices on every GPU and does not go with FSDP; leave it out")
+
+
+def _told_by_loader(error: ReconError | OSError) -> ReconError | OSError:
+    """The error itself. One of a loader process arrives with its whole traceback for a message; its last line is it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return error
+    return BadInputError(text.strip().splitlines()[-1].partition(": ")[2])
 
 
 def with_lora(model: Qwen3VLForConditionalGeneration, rank: int, seed: int = 0) -> Any:

@@ -67,7 +67,6 @@ class SftSettings:
 
 def training_arguments(out: Path, settings: SftSettings) -> TrainingArguments:
     """The arguments of a run in ``out``."""
-    stable = max(0, settings.steps - settings.warmup - settings.decay)
     return TrainingArguments(
         output_dir=str(out),
         max_steps=settings.steps,
@@ -75,8 +74,8 @@ def training_arguments(out: Path, settings: SftSettings) -> TrainingArguments:
         learning_rate=settings.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={
-            "num_stable_steps": stable,
-            "num_decay_steps": min(settings.decay, settings.steps),
+            # what lies between warm-up and decay is stable; a short run has less of a decay, and ends at 0 as well
+            "num_decay_steps": min(settings.decay, max(0, settings.steps - settings.warmup)),
             "decay_type": "linear",
         },
         warmup_steps=settings.warmup,

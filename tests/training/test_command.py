@@ -12,6 +12,7 @@ import pytest
 import torch
 import tyro
 import yaml
+from PIL import Image
 
 from pipelines.train import TrainOptions, train
 from pipelines.train_vision import school_tower
@@ -159,6 +160,20 @@ def test_a_tower_is_not_schooled_by_several_processes(options: TrainOptions, mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInputError, match=r"--school-vision works in one process.*--resume"):
         train(replace(options, school_vision=2))
+
+
+def test_what_a_loader_process_finds_is_one_line(options: TrainOptions, tmp_path: Path) -> None:
+    """A photo that shows its damage only when it is decoded, in the process that prepares samples."""
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(photo)
+    photo.write_bytes(photo.read_bytes()[:9000])
+    label = {"image": photo.name, "intrinsics": [80.0, 80.0, 48.0, 32.0], "pixel_coords": [[5, 9]], "depth": [2.0]}
+    (tmp_path / "labels.jsonl").write_text(json.dumps(label))
+    real = {"format": "depthlm-jsonl", "task": "depth", "path": "labels.jsonl"}
+    options.mixture.write_text(yaml.safe_dump({"strict": True, "datasets": {"real": real}}))
+    with pytest.raises(BadInputError, match=r"labels\.jsonl line 1: .*photo\.png: not a readable photo") as caught:
+        train(replace(options, loader_processes=1))
+    assert "Traceback" not in str(caught.value)
 
 
 def test_an_output_that_is_a_file_is_named(options: TrainOptions, tmp_path: Path) -> None:
