@@ -72,10 +72,10 @@ def with_regions(
                 tensor[tuple(slice(size) for size in old[name].shape)] = old[name].float()
         wider.load_state_dict(new)
         wider.tie_weights()
-        mlp = region_mlp(wider)
-        for reader in (mlp.gate_proj, mlp.up_proj):
-            reader.weight[-UNITS:].normal_(0.0, _START)
-    _build_words(wider, tokenizer, mlp.down_proj.weight[:, -UNITS:], loudness)
+        for layer in wider.model.language_model.layers:  # from 0 in gate, up and down no unit would ever learn
+            for reader in (layer.mlp.gate_proj, layer.mlp.up_proj):
+                reader.weight[-UNITS:].normal_(0.0, _START)
+    _build_words(wider, tokenizer, region_mlp(wider).down_proj.weight[:, -UNITS:], loudness)
     return wider
 
 

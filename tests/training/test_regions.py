@@ -144,6 +144,14 @@ def test_new_units_change_no_answer_and_are_held(
         with_regions(new_model(ModelSize(vision_layers=1, deepstack=()), tokenizer, seed=0), tokenizer)
 
 
+def test_every_new_unit_can_learn(able: Qwen3VLForConditionalGeneration) -> None:
+    """A unit of zeros in gate, up and down has no gradient at all: 54 of a shipped checkpoint's units were so."""
+    for layer in able.model.language_model.layers:
+        stream = torch.randn(8, able.config.text_config.hidden_size, generator=torch.Generator().manual_seed(0))
+        (steps,) = torch.autograd.grad(layer.mlp(stream).sum(), layer.mlp.down_proj.weight)
+        assert bool((steps[:, -UNITS:].abs().amax(dim=0) > 0).all())
+
+
 def test_the_loss_is_small_only_for_units_that_do_their_jobs() -> None:
     forms = torch.tensor([2, 12])
     values = torch.full((2, UNITS), math.nan)
