@@ -13,6 +13,7 @@ import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -23,11 +24,13 @@ from recon.mapping.uncertainty import depth_log_sigmas
 from recon.surface.cloud import fuse_cloud
 from recon.surface.consensus import agreed
 from recon.surface.consistency import contradicted, count_consistent, remove_speckles
-from recon.surface.densify import complete, dense_depth, photo_to_frame, sensor_depth
+from recon.surface.densify import aligned_answers, complete, dense_depth, photo_to_frame, sensor_depth
 from recon.surface.frames import Frame, choose_neighbours, make_frame
 from recon.surface.grid import plan_grid
+from recon.surface.layout import find_planes, witness
 from recon.surface.multiview import Prior, refine
 from recon.surface.options import FuseOptions, SurfaceOptions
+from recon.surface.planes import Plane
 from recon.surface.precise import at_view, precise_scene
 from recon.surface.rims import rims
 from recon.surface.store import DepthStore, Stage, StoredDepthMaps
@@ -257,6 +260,18 @@ class _DepthWork:
         stats = depth_map.stats | {"confirmed": confirmed, "filled": known - confirmed}
         return dataclasses.replace(depth_map, stats=stats)
 
+    @cached_property
+    def _planes(self) -> list[Plane]:
+        """What photos with answers see together."""
+        witnesses = []
+        names = [view.name for view in self._scene.views if view.name in self._samples]
+        for name in names:
+            frame, lent, known = self._frame(name), self._lent(name), self._scene.scale.is_known
+            answers = aligned_answers(frame, lent.depth_m, self._samples[name], known, self._options.densify)
+            if answers is not None:
+                witnesses.append(witness(lent, answers, len(names)))
+        return find_planes(witnesses)
+
     def _compute_confirmed(self, name: str) -> DepthMap:
         """Pixels that enough neighbours confirm; fewer are asked for where a photo has only one neighbour."""
         raw, neighbours = self.photometric(name), [self.photometric(other) for other in self._neighbours[name]]
@@ -282,9 +297,8 @@ class _DepthWork:
         """Holes filled from the aligned prior at ``fill_confidence``, except where a neighbour sees through them."""
         options, rim_px, name = self._options, self._rim_px(depth_map), frame.name
         lenders = [self._lent(other) for other in self._lenders[name]]
-        depth_m = complete(
-            frame, depth_map, self._samples[name], self._scene.scale.is_known, options.densify, rim_px, lenders
-        )
+        known = self._scene.scale.is_known
+        depth_m = complete(frame, depth_map, self._samples[name], known, options.densify, rim_px, lenders, self._planes)
         if depth_m is None:
             return depth_map
         # A rim that the surface behind it passes under is that surface.

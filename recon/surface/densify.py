@@ -14,6 +14,8 @@ from recon.surface.borrow import borrow
 from recon.surface.frames import Frame
 from recon.surface.join import join
 from recon.surface.options import DensifyOptions
+from recon.surface.planes import Plane
+from recon.surface.regions import on_planes
 from recon.surface.rims import rims
 from recon.surface.smooth import interpolate
 from recon.surface.types import DepthMap
@@ -63,6 +65,7 @@ def complete(
     options: DensifyOptions,
     rim_px: float = 0.0,
     lenders: Sequence[DepthMap] = (),
+    planes: Sequence[Plane] = (),
 ) -> NDArray[np.float32] | None:
     """Depth [H, W] for the holes of a photometric map: the samples' surface, tied to the confirmed depth around.
 
@@ -72,8 +75,9 @@ def complete(
     the second agrees with it, the second elsewhere. What step remains beside confirmed pixels is carried on
     (:mod:`recon.surface.join`). Confirmed pixels within ``rim_px`` of where their surface ends hold nothing: they may
     be the object's depth on the wall behind it, and would pull that wall forward (:mod:`recon.surface.rims`).
-    What other photos (``lenders``) have confirmed in the holes counts as confirmed (:mod:`recon.surface.borrow`). None
-    where there are too few samples.
+    What other photos (``lenders``) have confirmed in the holes counts as confirmed (:mod:`recon.surface.borrow`), and
+    so do the scene's ``planes`` where the photo shows one (:mod:`recon.surface.regions`). None where there are too few
+    samples.
     """
     sure = np.isfinite(confirmed.depth_m) & ~rims(confirmed.depth_m, rim_px)
     known_m = np.where(sure, confirmed.depth_m, np.nan).astype(np.float32)
@@ -82,6 +86,11 @@ def complete(
     if used and lenders:
         borrowed_m = borrow(confirmed, lenders, together(used))
         known_m = np.where(sure, known_m, borrowed_m)
+        used, _ = _aligned(_with_depth_as_points(frame, known_m), samples, scale_known, options)
+    plane_m = np.full_like(known_m, np.nan)
+    if used and planes:
+        plane_m = on_planes(confirmed, known_m, together(used), planes, lenders)
+        known_m = np.where(np.isfinite(known_m), known_m, plane_m)
         used, _ = _aligned(_with_depth_as_points(frame, known_m), samples, scale_known, options)
     rows, columns = np.nonzero(np.isfinite(known_m))
     if len(rows) == 0:
@@ -96,7 +105,19 @@ def complete(
         join(_interpolate(frame, [*used, FrameSamples(pixels, depth_m, np.full(len(keep), sigma))], options), known_m)
         for sigma in _ANCHOR_LOG_SIGMAS
     )
-    return _where_agreed(exact_m, loose_m)
+    return np.where(np.isfinite(plane_m), plane_m, _where_agreed(exact_m, loose_m))
+
+
+def aligned_answers(
+    frame: Frame,
+    known_m: NDArray[np.float32],
+    samples: Sequence[DepthSamples],
+    scale_known: bool,
+    options: DensifyOptions,
+) -> FrameSamples | None:
+    """The sources' samples in the frame, aligned to its points and to known depth [H, W] (NaN unknown) together."""
+    used, _ = _aligned(_with_depth_as_points(frame, known_m), samples, scale_known, options)
+    return together(used) if used else None
 
 
 def sensor_depth(frame: Frame, depth_m: NDArray[np.float32], scale_known: bool, options: DensifyOptions) -> DepthMap:

@@ -50,13 +50,13 @@ def interpolate(
     scale = min(1.0, solve_px / max(height, width))
     grid_h, grid_w = max(4, round(height * scale)), max(4, round(width * scale))
     small = cv2.resize(image, (grid_w, grid_h), interpolation=cv2.INTER_AREA)
-    lab = _lab(small)
+    lab = to_lab(small)
     samples = together(parts)
     reference = float(np.median(samples.depth_m))
     inverse = reference / samples.depth_m  # [N], about 1
     place = _bilinear(samples.pixels * [grid_w / width, grid_h / height], grid_h, grid_w)  # [N, cells]
     strength = min(_strength(part, grid_h * grid_w, smoothing) for part in parts if len(part.depth_m))
-    terms = _smoothness_terms(_lab(cv2.medianBlur(small, _TEXTURE_CELLS)), edge_sigma)
+    terms = _smoothness_terms(to_lab(cv2.medianBlur(small, _TEXTURE_CELLS)), edge_sigma)
     # The error of an inverse depth is its log error times its true value, of which the sample itself is a bad estimate
     # just when it's an outlier: the median of the samples around stands in for it at first, then the solution.
     _, around = cKDTree(samples.pixels).query(samples.pixels, k=min(9, len(inverse)))
@@ -74,7 +74,7 @@ def interpolate(
             bend = np.abs(stencil @ solution)
             factor = strength * affinity * (_CREASE / np.maximum(bend, _CREASE) if step else 1.0)
             system = system + stencil.T @ diags(factor) @ stencil
-        solution = _solve(system.tocsc(), weighted @ inverse)
+        solution = solve(system.tocsc(), weighted @ inverse)
         expected = np.maximum(place @ solution, 0.5 * expected)
     low, high = np.percentile(inverse, [0.5, 99.5]) * [0.7, 1.4]  # a thin plate overshoots where it has no samples
     dense = np.clip(solution, low, high).reshape(grid_h, grid_w)
@@ -89,7 +89,7 @@ def upsample(
     grid_h, grid_w = values.shape
     if (height, width) == (grid_h, grid_w):
         return values
-    fine = _lab(image)
+    fine = to_lab(image)
     x = (np.arange(width) + 0.5) * grid_w / width - 0.5
     y = (np.arange(height) + 0.5) * grid_h / height - 0.5
     total = np.zeros((height, width))
@@ -113,7 +113,7 @@ def _strength(part: FrameSamples, num_cells: int, smoothing: float) -> float:
     return float((smoothing * spacing) ** 4 / spacing**2 / np.median(part.log_sigma) ** 2)
 
 
-def _lab(image: ImageArray) -> NDArray[np.float32]:
+def to_lab(image: ImageArray) -> NDArray[np.float32]:
     return cv2.cvtColor(image.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
 
 
@@ -135,8 +135,8 @@ def _smoothness_terms(lab: NDArray[np.float32], edge_sigma: float) -> list[tuple
     height, width = lab.shape[:2]
     size = height * width
     index = np.arange(size).reshape(height, width)
-    across = _affinity(_steps(lab), edge_sigma)  # [H, W - 1]
-    down = _affinity(_steps(lab.swapaxes(0, 1)).swapaxes(0, 1), edge_sigma)  # [H - 1, W]
+    across = affinity(colour_steps(lab), edge_sigma)  # [H, W - 1]
+    down = affinity(colour_steps(lab.swapaxes(0, 1)).swapaxes(0, 1), edge_sigma)  # [H - 1, W]
     square = np.minimum(np.minimum(across[:-1], across[1:]), np.minimum(down[:, :-1], down[:, 1:]))
     terms = [
         ((index[:, :-2], index[:, 1:-1], index[:, 2:]), (1, -2, 1), np.minimum(across[:, :-1], across[:, 1:])),
@@ -157,7 +157,7 @@ def _smoothness_terms(lab: NDArray[np.float32], edge_sigma: float) -> list[tuple
     return stencils
 
 
-def _steps(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+def colour_steps(lab: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colour differences [H, W - 1, 3] between neighbours in a row, or between the cells beyond them where larger.
 
     A reduced image spreads a border over two or three cells; each step of it alone would let depth pass. A cell
@@ -171,12 +171,12 @@ def _steps(lab: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(takes_part & (length > (single**2).sum(axis=-1, keepdims=True)), spanning, single)
 
 
-def _affinity(difference: NDArray[np.float32], edge_sigma: float) -> NDArray[np.float32]:
+def affinity(difference: NDArray[np.float32], edge_sigma: float) -> NDArray[np.float32]:
     squared = (difference**2).sum(axis=-1) / edge_sigma**2
     return np.exp(-squared).clip(min=_LEAST_AFFINITY)
 
 
-def _solve(system: csc_matrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
+def solve(system: csc_matrix, right: NDArray[np.float64]) -> NDArray[np.float64]:
     # Symmetric positive definite: no pivoting, ordering for A^T + A.
     factor = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return factor.solve(right)
