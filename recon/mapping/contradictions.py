@@ -2,21 +2,23 @@
 
 A map is made of the matches that fit it, so its reprojection errors are small whatever it is. The verified matches of
 all pairs are more than that: in a map that is right nearly all of them lie on their epipolar lines. Where things look
-alike (a wallpaper on two walls), pairs contradict one another, and the map can only please some of them.
+alike (a wallpaper on two walls), pairs contradict one another, and the map can only please some of them. Of two maps of
+one capture, that which explains more of its matches is the better one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
 from recon.evidence.features import FeatureOptions, verified_counts
 from recon.mapping.answers import answered_scale, cycle_closing
-from recon.mapping.model import from_scene
+from recon.mapping.model import MapModel, from_scene
 from recon.mapping.pose_graph import compose, inverse
 from recon.mapping.veto import epipolar_px
 from recon.types import RelativePose, Scene
@@ -49,27 +51,58 @@ def explained(
     answers = cycle_closing(relative_poses)
     if answers and answered_scale(from_scene(scene), answers)[1] >= _AGREED:
         return Explained(1.0, None, 0)
-    near = _FITS * FeatureOptions().max_error_px
-    views = {view.name: view for view in scene.views}
-    alive = verified_counts(database_path)
-    found: list[tuple[int, float, tuple[str, str]]] = []
-    with pycolmap.Database.open(features_path) as database:
-        names = {image.image_id: image.name for image in database.read_all_images()}
-        for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
-            ids = pycolmap.pair_id_to_image_pair(pair_id)
-            name1, name2 = (names[i] for i in ids)
-            links = np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
-            known = (name1, name2) in alive or (name2, name1) in alive
-            if len(links) < _LEAST or name1 not in views or name2 not in views or not known:
-                continue
-            first, second = (np.array(database.read_keypoints(i), dtype=np.float64)[:, :2] for i in ids)
-            motion = compose(views[name1].cam_from_world, inverse(views[name2].cam_from_world))
-            cameras = views[name1].camera, views[name2].camera
-            error = epipolar_px(motion, *cameras, first[links[:, 0]], second[links[:, 1]])
-            found.append((len(links), float((error <= near).mean()), (name1, name2)))
+    found = fitting(from_scene(scene), features_path, verified_counts(database_path))
     if not found:
         return Explained(1.0, None, 0)
-    weight = np.array([min(number, _ENOUGH) for number, _, _ in found])
-    share = np.array([fits for _, fits, _ in found])
-    number, _, worst = found[int(np.argmax(weight * (1 - share)))]
-    return Explained(float((weight * share).sum() / weight.sum()), worst, number)
+    weight = np.array([min(pair.matches, _ENOUGH) for pair in found])
+    share = np.array([pair.share for pair in found])
+    worst = found[int(np.argmax(weight * (1 - share)))]
+    return Explained(float((weight * share).sum() / weight.sum()), worst.names, worst.matches)
+
+
+def explained_matches(model: MapModel, database_path: Path) -> float:
+    """How many verified matches a model explains, a hundred of a pair at most: of two models that with more is better.
+
+    More photos alone make no better model. Of a photo in the wrong place a quarter of the matches may lie on their
+    epipolar lines by chance, so a pair counts from one half on.
+    """
+    found = fitting(model, database_path, least=1)
+    return sum(min(pair.matches, _ENOUGH) * max(2 * pair.share - 1, 0.0) for pair in found)
+
+
+@dataclass(frozen=True)
+class FittingPair:
+    """A pair of photos in a model: ``share`` of its verified ``matches`` lies on the model's epipolar lines."""
+
+    names: tuple[str, str]
+    matches: int
+    share: float
+
+
+def fitting(
+    model: MapModel, database_path: Path, only: Container[tuple[str, str]] | None = None, least: int = _LEAST
+) -> list[FittingPair]:
+    """The verified pairs (of ``only``, if given, with ``least`` matches) whose photos are both in a model."""
+    near = _FITS * FeatureOptions().max_error_px
+    row = {name: i for i, name in enumerate(model.names)}
+    state, found = model.state, []
+    with pycolmap.Database.open(database_path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        keypoints: dict[int, NDArray[np.float64]] = {}
+        for pair_id, geometry in zip(*database.read_two_view_geometries(), strict=True):
+            ids = pycolmap.pair_id_to_image_pair(pair_id)
+            pair = names[ids[0]], names[ids[1]]
+            links = np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
+            if len(links) < least or pair[0] not in row or pair[1] not in row:
+                continue
+            if only is not None and pair not in only:
+                continue
+            for i in ids:
+                if i not in keypoints:
+                    keypoints[i] = np.array(database.read_keypoints(i), dtype=np.float64)[:, :2]
+            pixels = [keypoints[i][links[:, k]] for k, i in enumerate(ids)]
+            poses = [state.poses[row[name]] for name in pair]
+            cameras = [state.cameras[state.camera_of_view[row[name]]] for name in pair]
+            error = epipolar_px(compose(poses[0], inverse(poses[1])), *cameras, *pixels)
+            found.append(FittingPair(pair, len(links), float((error <= near).mean())))
+    return found

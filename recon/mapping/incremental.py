@@ -17,6 +17,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.evidence.features import verified_counts
+from recon.mapping.contradictions import explained_matches
 from recon.mapping.model import MapModel, from_reconstruction
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ Float64Array = NDArray[np.float64]
 
 _ROUGH = 1e-4  # relative decrease of the cost at which the mapper's adjustments end
 _GROWTH = 1.4  # of the model, after which all of it is adjusted again
+_TELLING = 8  # photos of a model that tell a guessed focal length better than any other guess
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,9 @@ class Attempt:
     def num_registered(self) -> int:
         return self.models[0].num_reg_images() if self.models else 0
 
-    @property
-    def merit(self) -> tuple[int, int]:
-        """Registered photos of the largest model, then its observations."""
-        return self.num_registered, (self.models[0].compute_num_observations() if self.models else 0)
+    def merit(self, database_path: Path) -> float:
+        """How many of the verified matches its largest model explains."""
+        return explained_matches(from_reconstruction(self.models[0]), database_path) if self.models else 0.0
 
 
 def run_mappers(
@@ -91,6 +92,8 @@ def run_mappers(
             break
         if step.with_best_cameras and best.num_registered < 3:
             continue
+        if step.guessing and best.num_registered >= _TELLING:
+            continue
         cameras = {}
         if step.with_best_cameras:
             cameras = {i: np.array(camera.params) for i, camera in best.models[0].cameras.items()}
@@ -98,7 +101,7 @@ def run_mappers(
         sizes = ", ".join(str(model.num_reg_images()) for model in attempt.models) or "none"
         log.append(f"{step.name}: models of {sizes} of {num_photos} photos")
         _log.info("%s", log[-1])
-        if attempt.merit > best.merit:
+        if not best.models or attempt.merit(database_path) > best.merit(database_path):
             best = attempt
     if not best.models:
         return None, log
@@ -118,17 +121,18 @@ class _Step:
     lenient: bool = False
     use_global: bool = False
     with_best_cameras: bool = False  # start with the cameras that the best model so far has found
+    guessing: bool = False  # of no use where a model tells the focal length
 
 
 def _plan(options: MapperOptions, guessed: bool) -> Iterator[_Step]:
     yield _Step("incremental")
     if guessed:
         # A telephoto lens and a wide lens are both far from the guess, and a wrong focal length starts wrong models;
-        # a small model that starts well tells the focal length for all.
+        # a small model that starts well tells the focal length for all, so no other is guessed then.
         for factor in options.focal_factors:
-            yield _Step(f"incremental, focal x{factor:g}", factor)
+            yield _Step(f"incremental, focal x{factor:g}", factor, guessing=True)
         yield _Step("incremental, cameras of the best model", with_best_cameras=True)
-    yield _Step("incremental, lenient", lenient=True)
+    yield _Step("incremental, lenient", lenient=True, guessing=guessed)
     if guessed:
         yield _Step("incremental, lenient, cameras of the best model", lenient=True, with_best_cameras=True)
     if options.try_global:
@@ -160,7 +164,15 @@ def _attempt(
             settings.triangulation.ignore_two_view_tracks = max(partners.values(), default=0) > 1
             models = pycolmap.incremental_mapping(database, images_dir, output, settings)
     ordered = sorted(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), reverse=True)
-    return Attempt(step.name, tuple(m for m in ordered if m.num_reg_images() >= 2 and m.num_points3D() > 0))
+    return Attempt(step.name, tuple(m for m in ordered if _sensible(m)))
+
+
+def _sensible(model: pycolmap.Reconstruction) -> bool:
+    """Whether a model has two photos, points, and lenses that can be (the global mapper's may end below zero)."""
+    if model.num_reg_images() < 2 or model.num_points3D() == 0:
+        return False
+    cameras = [model.camera(model.image(i).camera_id) for i in model.reg_image_ids()]
+    return all(np.isfinite(c.params).all() and c.mean_focal_length() > 0 for c in cameras)
 
 
 def _incremental(options: MapperOptions, lenient: bool, constant: set[int]) -> pycolmap.IncrementalPipelineOptions:

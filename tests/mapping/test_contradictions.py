@@ -10,7 +10,8 @@ import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.mapping.contradictions import explained
+from recon.mapping.contradictions import explained, explained_matches
+from recon.mapping.model import from_scene
 from recon.types import MetricScale, PosedView, Scene
 from tests.mapping.scenes import Synthetic, make_scene, write_workspace
 from tests.mapping.test_answers import GIVEN, answers
@@ -69,3 +70,18 @@ def test_answers_that_confirm_a_map_outweigh_its_matches(tmp_path: Path) -> None
     confirming = answers(dataclasses.replace(scene, poses=poses))
     assert explained(wrong, database, database, confirming).share == 1.0
     assert explained(wrong, database, database, answers(scene)).share < 0.75
+
+
+def test_photos_in_the_wrong_place_make_a_model_no_better(tmp_path: Path) -> None:
+    scene = make_scene(num_views=5, num_points=200)
+    write_workspace(scene, tmp_path, GIVEN)
+    right = true_map(scene)
+    four = dataclasses.replace(right, views=right.views[:4])
+    told = [
+        explained_matches(from_scene(result), tmp_path / "database.db")
+        for result in (right, turned(right, 4, 90.0), four, turned(four, 0, 90.0))
+    ]
+    assert told[0] == pytest.approx(10 * 100, rel=0.01)  # each of ten pairs counts for a hundred
+    assert told[2] == pytest.approx(6 * 100, rel=0.01)
+    assert told[1] == pytest.approx(told[2], abs=20)  # chance
+    assert told[3] == pytest.approx(3 * 100, abs=20)

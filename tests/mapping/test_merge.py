@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from recon.evaluation.pose import evaluate_poses
 from recon.evidence.features import to_colmap_camera
-from recon.mapping.incremental import _merge
+from recon.mapping.incremental import _merge, _sensible
 from recon.mapping.model import from_reconstruction
 from tests.mapping.scenes import Synthetic, make_scene, write_workspace
 from tests.mapping.test_answers import GIVEN
@@ -61,3 +61,12 @@ def test_models_that_share_no_matches_stay_apart(tmp_path: Path) -> None:
 
     assert not _merge(first, second, tmp_path / "database.db")
     assert first.num_reg_images() == 3
+
+
+@pytest.mark.parametrize("focal_px", [-560.0, 0.0, np.nan, np.inf])
+def test_a_model_with_a_lens_that_can_not_be_is_none(focal_px: float) -> None:
+    scene = make_scene(num_views=3, num_points=50)
+    model = part(scene, range(3), pycolmap.Sim3d())
+    assert _sensible(model)
+    model.camera(1).params = [focal_px, 320.0, 240.0, 0.0]
+    assert not _sensible(model)
