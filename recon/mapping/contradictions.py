@@ -31,8 +31,8 @@ _FITS = 2.0  # thresholds of the verification up to which a match lies on its ep
 
 @dataclass(frozen=True)
 class Explained:
-    """``share`` of the verified matches between photos of a map that fit it (1 where no pair has enough), and the pair
-    of which it leaves out most, with its number of verified matches.
+    """``share`` of the verified matches of a map's photos that fit it (1 where no pair has enough), and the pair of
+    which it leaves out most, with its number of verified matches.
     """
 
     share: float
@@ -45,13 +45,18 @@ def explained(
 ) -> Explained:
     """Of a scene, by the verified keypoint matches in the database ``features_path``.
 
-    Pairs that ``database_path`` (of the map) has no longer have been recognised as look-alikes and don't count. A map
-    that a checkpoint's answers about poses confirm needs no matches to do so.
+    Matches with photos that are not in the map do not fit it: why else are they left out? Pairs that ``database_path``
+    (of the map) has no longer have been recognised as look-alikes and don't count. A map that a checkpoint's answers
+    about poses confirm needs no matches to do so.
     """
     answers = cycle_closing(relative_poses)
     if answers and answered_scale(from_scene(scene), answers)[1] >= _AGREED:
         return Explained(1.0, None, 0)
-    found = fitting(from_scene(scene), features_path, verified_counts(database_path))
+    alive, inside = verified_counts(database_path), {view.name for view in scene.views}
+    found = fitting(from_scene(scene), features_path, alive)
+    for pair, matches in verified_counts(features_path).items():
+        if pair in alive and matches >= _LEAST and len(inside & set(pair)) == 1:
+            found.append(FittingPair(pair, matches, 0.0))
     if not found:
         return Explained(1.0, None, 0)
     weight = np.array([min(pair.matches, _ENOUGH) for pair in found])
@@ -72,7 +77,7 @@ def explained_matches(model: MapModel, database_path: Path) -> float:
 
 @dataclass(frozen=True)
 class FittingPair:
-    """A pair of photos in a model: ``share`` of its verified ``matches`` lies on the model's epipolar lines."""
+    """A pair of photos: ``share`` of its verified ``matches`` lies on a model's epipolar lines."""
 
     names: tuple[str, str]
     matches: int

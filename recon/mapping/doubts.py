@@ -30,7 +30,7 @@ def doubts(scene: Scene, cameras: Mapping[str, Camera], explained: Explained | N
     if explained is not None and explained.worst is not None and explained.share < _EXPLAINED:
         name1, name2 = explained.worst
         notes.append(
-            f"{1 - explained.share:.0%} of the matches between photos contradict the map (most: the "
+            f"{1 - explained.share:.0%} of the matches of its photos do not fit the map (most: the "
             f"{explained.worst_matches} of {name1} and {name2}): things look alike in several places, and the map may "
             "have taken one for another; look at it, or photograph what is around them, too"
         )

@@ -61,6 +61,14 @@ def test_pairs_that_the_map_gave_up_as_look_alikes_do_not_count(tmp_path: Path) 
     assert explained(turned(true_map(scene), 2, 90.0), features, database).share == pytest.approx(1.0, abs=0.01)
 
 
+def test_matches_with_photos_that_were_left_out_do_not_fit(tmp_path: Path) -> None:
+    scene = make_scene(num_views=3, num_points=200)
+    write_workspace(scene, tmp_path, GIVEN)
+    two = dataclasses.replace(true_map(scene), views=true_map(scene).views[:2])
+    database = tmp_path / "database.db"
+    assert explained(two, database, database).share == pytest.approx(1 / 3, abs=0.01)
+
+
 def test_answers_that_confirm_a_map_outweigh_its_matches(tmp_path: Path) -> None:
     scene = make_scene(num_views=5, num_points=200)
     wrong = turned(true_map(scene), 4, 90.0)

@@ -45,7 +45,7 @@ def test_matches_that_contradict_the_map_are_named() -> None:
     few, many = (Explained(share, ("a.jpg", "b.jpg"), 281) for share in (0.95, 0.74))
     assert doubts(scene(100, 500.0), cameras(500.0, "exif"), few) == []
     (note,) = doubts(scene(100, 500.0), cameras(500.0, "exif"), many)
-    assert "26% of the matches between photos contradict the map (most: the 281 of a.jpg and b.jpg)" in note
+    assert "26% of the matches of its photos do not fit the map (most: the 281 of a.jpg and b.jpg)" in note
 
 
 def test_a_focal_length_that_no_lens_has_is_named() -> None:
