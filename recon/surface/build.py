@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from recon.errors import SurfaceError
 from recon.mapping.uncertainty import depth_log_sigmas
+from recon.surface.align import FrameSamples
 from recon.surface.cloud import fuse_cloud
 from recon.surface.consensus import agreed
 from recon.surface.consistency import contradicted, count_consistent, remove_speckles
@@ -28,12 +29,14 @@ from recon.surface.densify import aligned_answers, complete, dense_depth, photo_
 from recon.surface.frames import Frame, choose_neighbours, make_frame
 from recon.surface.grid import plan_grid
 from recon.surface.layout import find_planes, witness
-from recon.surface.multiview import Prior, refine
+from recon.surface.multiview import Prior, refine, resolve_device
 from recon.surface.options import FuseOptions, SurfaceOptions
 from recon.surface.planes import Plane
 from recon.surface.precise import at_view, precise_scene
+from recon.surface.regions import on_planes
 from recon.surface.rims import rims
 from recon.surface.store import DepthStore, Stage, StoredDepthMaps
+from recon.surface.sweep import Shown, placed_by_photos
 from recon.surface.types import DepthMap, PointCloud
 from recon.types import DepthSamples, ImageArray, Rejected, Scene
 
@@ -263,14 +266,21 @@ class _DepthWork:
     @cached_property
     def _planes(self) -> list[Plane]:
         """What photos with answers see together."""
-        witnesses = []
-        names = [view.name for view in self._scene.views if view.name in self._samples]
-        for name in names:
-            frame, lent, known = self._frame(name), self._lent(name), self._scene.scale.is_known
-            answers = aligned_answers(frame, lent.depth_m, self._samples[name], known, self._options.densify)
-            if answers is not None:
-                witnesses.append(witness(lent, answers, len(names)))
-        return find_planes(witnesses)
+        known, options = self._scene.scale.is_known, self._options.densify
+        answers = {}
+        for name in (view.name for view in self._scene.views if view.name in self._samples):
+            own = aligned_answers(self._frame(name), self._lent(name).depth_m, self._samples[name], known, options)
+            if own is not None:
+                answers[name] = own
+        planes = find_planes([witness(self._lent(name), own, len(answers)) for name, own in answers.items()])
+        shown = (self._shown(name, own, planes) for name, own in answers.items())
+        centres = np.array([view.centre_world for view in self._scene.views])
+        return placed_by_photos(planes, centres, shown, resolve_device(self._options.device))
+
+    def _shown(self, name: str, answers: FrameSamples, planes: Sequence[Plane]) -> Shown:
+        lent, others = self._lent(name), [self._lent(other) for other in self._lenders[name]]
+        neighbours = [self._frame(other) for other in self._neighbours[name]]
+        return Shown(self._frame(name), neighbours, on_planes(lent, lent.depth_m, answers, planes, others))
 
     def _compute_confirmed(self, name: str) -> DepthMap:
         """Pixels that enough neighbours confirm; fewer are asked for where a photo has only one neighbour."""
