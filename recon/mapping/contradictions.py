@@ -26,7 +26,8 @@ from recon.types import RelativePose, Scene
 _LEAST = 30  # verified matches of a pair that is judged
 _ENOUGH = 100  # matches that count as much as more of them
 _AGREED = 0.9  # share of a checkpoint's answers that confirm a map whatever the matches say
-_FITS = 2.0  # thresholds of the verification up to which a match lies on its epipolar line
+_FITS = 2.0  # thresholds of the verification up to which a match lies on its epipolar line, in a map that is judged
+_FITS_WELL = 0.5  # the same where models are compared: a bent one has its matches near the lines, not on them
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def explained_matches(model: MapModel, database_path: Path) -> float:
     More photos alone make no better model. Of a photo in the wrong place a quarter of the matches may lie on their
     epipolar lines by chance, so a pair counts from one half on.
     """
-    found = fitting(model, database_path, least=1)
+    found = fitting(model, database_path, least=1, fits=_FITS_WELL)
     return sum(min(pair.matches, _ENOUGH) * max(2 * pair.share - 1, 0.0) for pair in found)
 
 
@@ -85,10 +86,17 @@ class FittingPair:
 
 
 def fitting(
-    model: MapModel, database_path: Path, only: Container[tuple[str, str]] | None = None, least: int = _LEAST
+    model: MapModel,
+    database_path: Path,
+    only: Container[tuple[str, str]] | None = None,
+    least: int = _LEAST,
+    fits: float = _FITS,
 ) -> list[FittingPair]:
-    """The verified pairs (of ``only``, if given, with ``least`` matches) whose photos are both in a model."""
-    near = _FITS * FeatureOptions().max_error_px
+    """The verified pairs (of ``only``, if given, with ``least`` matches) whose photos are both in a model.
+
+    A match fits up to ``fits`` thresholds of the verification from its epipolar line.
+    """
+    near = fits * FeatureOptions().max_error_px
     row = {name: i for i, name in enumerate(model.names)}
     state, found = model.state, []
     with pycolmap.Database.open(database_path) as database:

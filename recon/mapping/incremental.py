@@ -26,6 +26,7 @@ Float64Array = NDArray[np.float64]
 
 _ROUGH = 1e-4  # relative decrease of the cost at which the mapper's adjustments end
 _GROWTH = 1.4  # of the model, after which all of it is adjusted again
+_CLEARLY = 1.01  # times as many matches as the best model so far explains a better one
 _TELLING = 8  # photos of a model that tell a guessed focal length better than any other guess
 
 
@@ -101,7 +102,7 @@ def run_mappers(
         sizes = ", ".join(str(model.num_reg_images()) for model in attempt.models) or "none"
         log.append(f"{step.name}: models of {sizes} of {num_photos} photos")
         _log.info("%s", log[-1])
-        if not best.models or attempt.merit(database_path) > best.merit(database_path):
+        if not best.models or attempt.merit(database_path) > _CLEARLY * best.merit(database_path):
             best = attempt
     if not best.models:
         return None, log
