@@ -51,9 +51,10 @@ BLOCK_SHARES = {"by-size": None, "0.2": 0.2, "uniform": None}
 TOWER = VisionSettings(steps=600, tokens=500)
 # Few images in many steps: the same processor time takes a tower further, in rooms and on blocks beyond the constant.
 MIXED_TOWER = VisionSettings(steps=1500, tokens=250, bf16=True)
-TOWER_ROOMS, TOWER_STEPS = 1000, 250  # of the tower that the text sides see with
-SFT = SftSettings(steps=200, batch=8, learning_rate=8e-4, matrix_rate=2e-3, vision_scale=0, warmup=20, decay=100,
-                  hold_structure=True, bf16=True, save_every=10**6, log_every=20)  # fmt: skip
+ASKED_TOWER = VisionSettings(steps=1000, tokens=500, bf16=True)  # that the text sides see with
+ROUND_M = 0.25  # of the text sides' labels: finer digits are noise to beginners
+SFT = SftSettings(steps=400, batch=4, learning_rate=8e-4, matrix_rate=2e-3, vision_scale=0, warmup=20, decay=200,
+                  hold_structure=True, bf16=True, save_every=10**6, log_every=40)  # fmt: skip
 ASKED_ROOMS, ASKED_QUESTIONS = 60, 20  # of the text side
 
 
@@ -65,7 +66,7 @@ class Options:
     """Folder for everything else that is made on the way."""
     out: Path = RESULTS
     """JSON file of the results; runs that it holds are not made again."""
-    seeds: int = 2
+    seeds: int = 3
     """Runs per arm."""
     only: tuple[str, ...] = ()
     """Comparisons to make (default: focal, questions, mixture)."""
@@ -93,14 +94,16 @@ def main(options: Options) -> dict[str, Any]:
             continue
         started = time.process_time()
         made = run.make()
+        about = provenance("python -m benchmarks.ablations --pool POOL --work WORK")
         results["runs"][run.name] = {
+            "commit": about["commit"],
             "comparison": run.comparison,
             "arm": run.arm,
             "seed": run.seed,
             "processor_seconds": round(time.process_time() - started, 1),
             **made,
         }
-        results = {**provenance("python -m benchmarks.ablations --pool POOL --work WORK"), "runs": results["runs"]}
+        results = {**about, "runs": results["runs"]}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(_text(results), encoding="utf-8")
         print(run.name, {name: round(float(np.mean(s["delta1"])), 4) for name, s in made["sets"].items()}, flush=True)
@@ -160,7 +163,8 @@ def _questions(options: Options, count: int, seed: int) -> dict[str, Any]:
 
     parts = build_parts(SIZE, seed)
     _give_tower(parts, options)
-    rooms = {"task": "depth", "rooms": ROOMS, "pool": str(options.pool.absolute()), "questions": count}
+    pool = str(options.pool.absolute())
+    rooms = {"task": "depth", "rooms": ROOMS, "pool": pool, "questions": count, "round_m": ROUND_M}
     mixture = parse_mixture({"seed": seed, "group": SFT.batch, "datasets": {"rooms": rooms}}, Path(), "ablations")
     out = options.work / f"questions-{count}-{seed}"
     settings = SftSettings(**{**vars(SFT), "seed": seed})
@@ -191,10 +195,11 @@ def _give_tower(parts: Parts, options: Options) -> None:
         visual.load_state_dict(load_file(kept))
         return
     teacher = build_parts(SIZE, 0)
-    render_pool(options.pool, "train", 0, TOWER_ROOMS, POOL_IMAGE)
-    paths = [pool_path(options.pool, "train", index) for index in range(TOWER_ROOMS)]
-    views = DenseViews(paths, teacher.image_processor)
-    school_vision(teacher.model, views, VisionSettings(**{**vars(TOWER), "steps": TOWER_STEPS}))
+    render_pool(options.pool, "train", 0, ROOMS, POOL_IMAGE)
+    views = DenseViews(
+        [pool_path(options.pool, "train", index) for index in range(ROOMS)], teacher.image_processor
+    )  # fmt: skip
+    school_vision(teacher.model, views, ASKED_TOWER)
     visual.load_state_dict(teacher.model.model.visual.state_dict())
     save_file({name: tensor.contiguous() for name, tensor in visual.state_dict().items()}, kept)
 

@@ -3,7 +3,8 @@
     python -m benchmarks.ablations_figure
 
 Intervals are 95 %, bootstrap over photos, with the seeds of an arm averaged per photo: they say how far other photos
-would move the figure, not other seeds. Differences are of the same photos.
+would move the figure, not other seeds, whose own means are printed beside and drawn as points. Differences are of the
+same photos.
 """
 
 from __future__ import annotations
@@ -42,6 +43,13 @@ def per_photo(
     """A figure of every photo of a set, averaged over the arm's seeds."""
     found = [run["sets"][name][figure] for run in runs.values() if (run["comparison"], run["arm"]) == (comparison, arm)]
     return np.mean(found, axis=0)
+
+
+def per_seed(runs: dict[str, Any], comparison: str, arm: str, *names: str) -> list[float]:
+    """Mean δ1 over the photos of a set (or the mean of several sets') for every seed of an arm."""
+    chosen = [run for run in runs.values() if (run["comparison"], run["arm"]) == (comparison, arm)]
+    chosen.sort(key=lambda run: int(run["seed"]))
+    return [float(np.mean([np.mean(run["sets"][name]["delta1"]) for name in names])) for run in chosen]
 
 
 def mean_of(*sets: NDArray[np.float64]) -> Figure:
@@ -105,6 +113,18 @@ def summary(runs: dict[str, Any]) -> dict[str, Figure]:
     return figures
 
 
+def seeds_summary(runs: dict[str, Any]) -> dict[str, list[float]]:
+    """Mean δ1 of every seed, by comparison, arm and set."""
+    sets = {"focal": {"rooms": ("rooms",)}, "questions": {"rooms": ("rooms",)}}
+    sets["mixture"] = {"rooms": ("rooms",), "blocks": ("blocks",), "mean": ("rooms", "blocks")}
+    arms = dict.fromkeys((run["comparison"], run["arm"]) for run in runs.values())
+    return {
+        f"{comparison} / {arm} / {label}": per_seed(runs, comparison, arm, *names)
+        for comparison, arm in arms
+        for label, names in sets[comparison].items()
+    }
+
+
 def mixture_arms(runs: dict[str, Any]) -> dict[str, float]:
     """Share of the blocks of every arm of the third comparison, from little to much."""
     shares = {run["arm"]: run["share_of_blocks"] for run in runs.values() if run["comparison"] == "mixture"}
@@ -119,11 +139,13 @@ def draw(runs: dict[str, Any], path: Path) -> None:
     figures = summary(runs)
     canvas, (left, middle, right) = plt.subplots(1, 3, figsize=(11.5, 3.4), layout="constrained")
     bars = [figures["focal / unified"], figures["focal / not unified"]]
-    _bars(left, ["one focal\nlength", "one long\nedge"], bars, "#4477aa")
+    _bars(left, ["one focal\nlength", "one long\nedge"], bars, "#4477aa",
+          [per_seed(runs, "focal", arm, "rooms") for arm in ("unified", "not unified")])  # fmt: skip
     left.set_title("Focal length unified?", fontsize=10)
     left.set_ylabel("δ1 on validation worlds")
     asked = [arm for arm in ("1", "10") if f"questions / {arm}" in figures]
-    _bars(middle, asked, [figures[f"questions / {arm}"] for arm in asked], "#228833")
+    _bars(middle, asked, [figures[f"questions / {arm}"] for arm in asked], "#228833",
+          [per_seed(runs, "questions", arm, "rooms") for arm in asked])  # fmt: skip
     middle.set_title("Questions per image", fontsize=10)
     arms = mixture_arms(runs)
     for name, colour in (("rooms", "#4477aa"), ("blocks", "#ee6677"), ("mean", "#222222")):
@@ -132,6 +154,10 @@ def draw(runs: dict[str, Any], path: Path) -> None:
         right.errorbar(
             list(arms.values()), [p.value for p in points], errors, color=colour, marker="o", capsize=3, label=name
         )
+        sets = ("rooms", "blocks") if name == "mean" else (name,)
+        for arm, share in arms.items():
+            found = per_seed(runs, "mixture", arm, *sets)
+            right.plot([share + 0.012] * len(found), found, "_", color=colour, markersize=7)
     right.set_title("Share of the blocks in the mixture", fontsize=10)
     right.set_xticks(list(arms.values()), [f"{share:.2f}\n{arm}" for arm, share in arms.items()], fontsize=8)
     right.set_ylim(0, None)
@@ -140,10 +166,11 @@ def draw(runs: dict[str, Any], path: Path) -> None:
     canvas.savefig(path, dpi=110)
 
 
-def _bars(axes: Any, names: list[str], figures: list[Figure], colour: str) -> None:
+def _bars(axes: Any, names: list[str], figures: list[Figure], colour: str, seeds: list[list[float]]) -> None:
     errors = [[f.value - f.low for f in figures], [f.high - f.value for f in figures]]
     axes.bar(names, [f.value for f in figures], yerr=errors, color=colour, width=0.55, capsize=4)
-    for place, figure in enumerate(figures):
+    for place, (figure, found) in enumerate(zip(figures, seeds, strict=True)):
+        axes.plot([place - 0.12] * len(found), found, "_", color="#222222", markersize=9)
         axes.text(place + 0.05, figure.value, f"{figure.value:.3f}", va="bottom", ha="left", fontsize=9)
 
 
@@ -160,6 +187,8 @@ def main(options: Options) -> None:
     runs = json.loads(options.results.read_text(encoding="utf-8"))["runs"]
     for name, figure in summary(runs).items():
         print(f"{name}: {figure}")
+    for name, means in seeds_summary(runs).items():
+        print(f"{name}, seeds: {' '.join(f'{mean:.3f}' for mean in means)}")
     draw(runs, options.out)
 
 

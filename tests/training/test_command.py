@@ -96,7 +96,8 @@ def test_matching_is_added_schooled_with_pairs_and_asked(options: TrainOptions, 
     mixture.write_text(yaml.safe_dump({"seed": 0, "weights": "uniform", "datasets": tasks}), encoding="utf-8")
     four = replace(
         narrow, config=None, from_=str(narrow.out / "final"), out=tmp_path / "four", mixture=mixture,
-        add_matching=True, add_regions=True, school_vision=2, distil=True, hold_structure=True, average=2,
+        add_matching=True, add_regions=True, school_vision=2, distil=True, hold_structure=True, average=2, bf16=True,
+        vision_scale=0.0, matrix_rate=2e-3,
     )  # fmt: skip
     train(four)
     train(replace(four, steps=2, resume=True))
