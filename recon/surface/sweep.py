@@ -55,10 +55,8 @@ def placed_by_photos(
     found = [plane for plane in planes if plane.share == 0]
     if not found:
         return placed
-    tried = [
-        p.offset + _STEP * float(np.median(np.abs(p.offset - centres @ p.normal))) * np.arange(-_STEPS, _STEPS + 1)
-        for p in found
-    ]
+    steps = _STEP * np.arange(-_STEPS, _STEPS + 1, dtype=np.float64)
+    tried = [p.offset + float(np.median(np.abs(p.offset - centres @ p.normal))) * steps for p in found]
     curves: list[list[NDArray[np.float64]]] = [[] for _ in found]
     for photo in photos:
         for plane, offsets, its in zip(found, tried, curves):
