@@ -50,6 +50,7 @@ VARIANTS: dict[str, tuple[tuple[Task, ...] | None, bool, tuple[str, ...]]] = {
     "full": (TASKS, False, ()),
     "photos-alone": ((), False, ()),
     "no-refinement": (TASKS, False, ("--surface.no-refine",)),
+    "no-planes": (TASKS, False, ("--surface.no-planes",)),
     "coarse-to-fine": (TASKS, False, ("--planning", "coarse-to-fine")),
     "no-prior": (("match", "pose"), False, ()),
     "no-matches": (("depth", "pose"), False, ()),
@@ -69,8 +70,8 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """synthetic: rooms of the split; of the oracle's errors in both"""
     variants: tuple[str, ...] = ("full",)
-    """of: full photos-alone no-refinement coarse-to-fine no-prior no-matches no-poses sensor, and with the embedded
-    checkpoint instead of the oracle: embedded, embedded-pairs (asks it for matches and poses, too)"""
+    """of: full photos-alone no-refinement no-planes coarse-to-fine no-prior no-matches no-poses sensor, and with the
+    embedded checkpoint instead of the oracle: embedded, embedded-pairs (asks it for matches and poses, too)"""
     views: int = 12
     """photos of a synthetic room"""
     width: int = 640

@@ -40,12 +40,12 @@ from recon.cameras import pinhole
 from recon.evaluation.bootstrap import bootstrap
 from recon.evidence.depth import ask_depth
 from recon.questions.sampling import Planning
-from recon.surface.build import Photos, build_depth_maps
+from recon.surface.build import build_depth_maps
 from recon.surface.densify import photo_to_frame
 from recon.surface.frames import Frame
 from recon.surface.options import MultiviewOptions, SurfaceOptions
 from recon.surface.store import FolderDepthStore, MemoryDepthStore, StoredDepthMaps
-from recon.surface.types import DepthMap
+from recon.surface.types import DepthMap, Photos
 from recon.synth.capture import SynthCaptureOptions, write_capture
 from recon.synth.dataset import split_seed
 from recon.synth.oracle import Oracle, OracleErrors, OracleView

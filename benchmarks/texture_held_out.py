@@ -20,7 +20,6 @@ from PIL import Image
 from benchmarks.provenance import provenance
 from pipelines.runs import open_run
 from recon.interop.run import depth_files
-from recon.surface.build import Photos
 from recon.surface.mesh import simplify
 from recon.surface.options import TextureOptions
 from recon.surface.picture import cast_camera, render_mesh
@@ -28,6 +27,7 @@ from recon.surface.store import read_depth_map
 from recon.surface.texture.build import texture_mesh
 from recon.surface.texture.picture import render_textured
 from recon.surface.texture.views import projector
+from recon.surface.types import Photos
 
 TARGET = Path(__file__).parent / "results" / "texture_held_out.json"
 

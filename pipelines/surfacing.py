@@ -15,13 +15,14 @@ from pipelines.stages import Stages, code_version, photo_keys
 from recon.capture.folder import load_mask, load_pixels, load_sensor_depth
 from recon.interop.meshes import WorldAxes, write_cloud, write_mesh
 from recon.interop.textured import textured_files, write_textured
-from recon.surface.build import Photos, SurfaceDepth, build_cloud, build_depth_maps
+from recon.surface.build import SurfaceDepth, build_cloud, build_depth_maps
 from recon.surface.meshing import BuiltMesh, build_mesh
 from recon.surface.options import FuseOptions, TextureOptions
 from recon.surface.sky import WithoutSky
 from recon.surface.store import FolderDepthStore
 from recon.surface.texture.build import texture_mesh
 from recon.surface.texture.types import TexturedMesh
+from recon.surface.types import Photos
 from recon.types import Capture, DepthSamples, Scene
 
 

@@ -91,4 +91,5 @@ class SurfaceOptions:
     use_sensor_depth: bool = True
     fill: FillPolicy = "trusted"  # where no photo confirms a depth: keep the aligned prior, at low confidence
     fill_confidence: float = 0.2
+    planes: bool = True  # fill from planes that the scene's photos see together, too
     device: str = "auto"  # auto, cpu, cuda, cuda:1 ...

@@ -26,7 +26,8 @@ _ITS_OWN = 0.01  # relative difference of depth up to which a pixel is this plan
 _STEP = 0.008  # between offsets, relative to the cameras' distance from the plane
 _STEPS = 14  # to both sides
 _LEAST_PX = 400  # of the reduced photo that show the plane
-_PEAK_STEPS = 3  # around the best offset that are its own
+_PEAK_STEPS = 3  # that the best offset must lie from the ends
+_SLOPE_STEPS = 6  # to both sides of the best offset that are its own slopes, and no rivals
 _CLEAR = 5.0  # times the spread of the other offsets' scores, by which the best stands out of them
 _SAME_STEPS, _SAME_SHARE = 2.5, 0.5  # photos' own best offsets: how near they are to the best, and how many of them
 
@@ -112,7 +113,7 @@ def clear_offset(offsets: NDArray[np.float64], curves: Sequence[NDArray[np.float
     best = int(total.argmax())
     if not _PEAK_STEPS <= best < len(offsets) - _PEAK_STEPS:
         return None
-    others = np.abs(np.arange(len(offsets)) - best) > _PEAK_STEPS
+    others = np.abs(np.arange(len(offsets)) - best) > _SLOPE_STEPS
     middle = float(np.median(total[others]))
     spread = 1.4826 * float(np.median(np.abs(total[others] - middle)))
     if total[best] - middle < _CLEAR * spread or total[best] - total[others].max() < spread:

@@ -1,7 +1,8 @@
-"""What the surface step makes: depth maps, meshes, point clouds. Conventions as in :mod:`recon.types`."""
+"""What the surface step reads and makes: photos, depth maps, meshes, clouds. Conventions as in :mod:`recon.types`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,3 +48,20 @@ class PointCloud:
     points_world_m: FloatArray
     colors: NDArray[np.uint8] | None = None
     normals: FloatArray | None = None
+
+
+def _nothing(name: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Photos:
+    """How the surface step reads a photo by name, always in the photo's own pixels (as taken).
+
+    ``pixels`` uint8 [H, W, 3]; ``sensor_depth`` float32 [h, w] z-depth in metres, NaN unknown, or None; ``mask`` bool
+    [h, w], True = use, or None.
+    """
+
+    pixels: Callable[[str], ImageArray]
+    sensor_depth: Callable[[str], NDArray[np.float32] | None] = _nothing
+    mask: Callable[[str], NDArray[np.bool_] | None] = _nothing

@@ -8,11 +8,12 @@ import pytest
 
 from recon.errors import ReconError, SurfaceError
 from recon.surface import backend
-from recon.surface.build import Photos, build_cloud, build_depth_maps
+from recon.surface.build import build_cloud, build_depth_maps
 from recon.surface.edges import is_closed
 from recon.surface.meshing import build_mesh
 from recon.surface.options import FuseOptions, MultiviewOptions, SurfaceOptions
 from recon.surface.store import FolderDepthStore, MemoryDepthStore, StoredDepthMaps, read_depth_map
+from recon.surface.types import Photos
 from recon.types import DepthSamples
 from tests.surface.scenes import plane_maps, scene_of, sphere_maps
 

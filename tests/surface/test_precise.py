@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from recon.surface.build import Photos, build_depth_maps
+from recon.surface.build import build_depth_maps
 from recon.surface.options import MultiviewOptions, SurfaceOptions
 from recon.surface.precise import at_view, precise_scene
 from recon.surface.store import MemoryDepthStore
+from recon.surface.types import Photos
 from tests.surface.scenes import plane_maps, scene_of
 
 OPTIONS = SurfaceOptions(multiview=MultiviewOptions(min_speckle_px=20), device="cpu")

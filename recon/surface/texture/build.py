@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from recon.surface.build import Photos
 from recon.surface.mesh import UNKNOWN_GREY
 from recon.surface.options import TextureOptions
 from recon.surface.texture.bake import cut_out, empty_pages, finish_page, paint_cells, sample, to_jpeg
@@ -21,7 +20,7 @@ from recon.surface.texture.select import pieces, select_photos
 from recon.surface.texture.topology import face_neighbours, face_normals, split_long_edges
 from recon.surface.texture.types import TexturedMesh
 from recon.surface.texture.views import Projector, Visibility, projector
-from recon.surface.types import DepthMap, Mesh
+from recon.surface.types import DepthMap, Mesh, Photos
 from recon.types import PosedView
 
 logger = logging.getLogger(__name__)

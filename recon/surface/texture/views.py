@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from recon.cameras import pinhole
 from recon.cameras.unify import MAX_UNIFIED_PIXELS, ImageProfile, unified_camera, unify
 from recon.surface.backend import open3d
-from recon.surface.build import Photos
 from recon.surface.options import TextureOptions
-from recon.surface.types import DepthMap, Mesh
+from recon.surface.types import DepthMap, Mesh, Photos
 from recon.types import Camera, ImageArray, PosedView
 
 _MARGIN_PX = 2.0  # triangles nearer to the photo's border are not shown by it

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.surface.build import Photos
 from recon.surface.mesh import with_normals
-from recon.surface.types import Mesh
+from recon.surface.types import Mesh, Photos
 from recon.types import Camera, PosedView
 from tests.surface.scenes import look_from, rays_world, texture
 
