@@ -1,4 +1,4 @@
-"""Reading JSON written by people strictly: every unknown, missing or odd entry is named with what is accepted."""
+"""Reading JSON and YAML written by people strictly: what is unknown, missing or odd is named with what is accepted."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from recon.errors import CheckpointError
+from recon.errors import CheckpointError, ReconError
 
 T = TypeVar("T")
 
 
-def keys(data: object, required: tuple[str, ...], optional: tuple[str, ...], where: str) -> dict[str, Any]:
-    """The object, when it has all required keys and no others than these; raises CheckpointError otherwise."""
+def keys(
+    data: object,
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+    where: str,
+    form: str = "a JSON object",
+    error: type[ReconError] = CheckpointError,
+) -> dict[str, Any]:
+    """The object, when it has all required keys and no others than these; raises ``error`` otherwise."""
     if not isinstance(data, dict):
-        raise CheckpointError(f"{where}: expected a JSON object, found {type(data).__name__}")
+        raise error(f"{where}: expected {form}, found {type(data).__name__}")
     missing = [key for key in required if key not in data]
     unknown = [str(key) for key in data if key not in required + optional]
     if missing or unknown:
         faults = [f"missing {', '.join(missing)}"] if missing else []
         faults += [f"unknown {', '.join(unknown)}"] if unknown else []
-        raise CheckpointError(f"{where}: {' and '.join(faults)}; accepted keys: {', '.join(required + optional)}")
+        raise error(f"{where}: {' and '.join(faults)}; accepted keys: {', '.join(required + optional)}")
     return data
 
 

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from recon.cameras.unify import ImageProfile
 from recon.errors import BadInputError
+from recon.questions import strict_json
 from recon.questions.dialects import DIALECTS, get_dialect
 from recon.synth.dataset import Scenery
 from recon.training.datasets import FileDataset, RoomDataset
@@ -226,11 +227,4 @@ def _read_image(entry: Any, place: str) -> ImageProfile:
 
 
 def _check_keys(data: Any, required: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:
-    if not isinstance(data, Mapping):
-        raise BadInputError(f"{where}: expected keys and values, found {type(data).__name__}")
-    missing = [key for key in required if key not in data]
-    unknown = [str(key) for key in data if key not in required + optional]
-    if missing or unknown:
-        faults = [f"missing {', '.join(missing)}"] if missing else []
-        faults += [f"unknown {', '.join(unknown)}"] if unknown else []
-        raise BadInputError(f"{where}: {' and '.join(faults)}; accepted keys: {', '.join(required + optional)}")
+    strict_json.keys(data, required, optional, where, "keys and values", BadInputError)

@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from pipelines.batch import Options, Outcome, batch, find_scenes, in_own_process, run, table
+from pipelines.making import MakingOptions
 from pipelines.options import Options as SceneOptions
 from recon.errors import BadInputError, MappingError
+from recon.surface.options import SurfaceOptions
 from tests.pipelines.conftest import Command
 
 
@@ -77,6 +80,16 @@ def test_a_failing_scene_stops_no_other(scenes: Path, capsys: pytest.CaptureFixt
     assert text.strip() == table(rows)
     assert "attic       8 of 9   -5.0 % to +10.0 %          70      12 s" in text
     assert "barn   failed: found one usable photo" in text
+
+
+def test_every_scene_is_made_as_the_batch_was_told(scenes: Path) -> None:
+    told = {"as_": "cloud", "voxel_m": 0.02, "quiet": True, "no_report": True, "surface": SurfaceOptions(planes=False)}
+    options = Options(scenes, scenes.parent / "out", format="ply", **told)  # type: ignore[arg-type]
+    made = options.of_scene(scenes / "barn")
+    for entry in fields(MakingOptions):
+        assert getattr(made, entry.name) == getattr(options, entry.name)
+    assert {name: getattr(made, name) for name in told} == told
+    assert made.surface_options.fuse.voxel_m == 0.02
 
 
 def test_the_command_fails_when_a_scene_did(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
