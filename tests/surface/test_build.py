@@ -103,6 +103,24 @@ def test_trusted_prior_fills_what_photos_cannot_tell_and_is_marked(plane):
         assert depth_map.stats["filled"] > 0.02
 
 
+def test_planes_of_the_scene_fill_holes_unless_told_not_to(plane):
+    """Answers that err by a tenth: with the plane around the hole known, the hole lies on it."""
+    maps, scene = plane
+    samples = []
+    for seed, depth_map in enumerate(maps.values()):
+        exact = samples_of(depth_map)
+        noise = np.exp(np.random.default_rng(seed).normal(0.0, 0.1, len(exact.depth_m)))
+        samples.append(dataclasses.replace(exact, depth_m=exact.depth_m * noise))
+    inner, errors = (slice(52, 68), slice(65, 95)), {}
+    for planes in (True, False):
+        options = dataclasses.replace(OPTIONS, planes=planes)
+        result = build_depth_maps(scene, photos_of(blank(maps)), samples, options, MemoryDepthStore())
+        away = [np.abs(m.depth_m / maps[m.name].depth_m - 1)[inner] for m in result.depth_maps]
+        errors[planes] = float(np.nanmean(away))
+    assert errors[True] < 0.002
+    assert errors[False] > 2 * errors[True]
+
+
 @pytest.mark.parametrize("untrusted", [True, False])
 def test_what_is_not_known_stays_unknown(plane, untrusted):
     """Neither an untrusted prior nor no prior at all invents depth where the photos say nothing."""
